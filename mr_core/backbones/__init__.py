@@ -1,0 +1,1 @@
+"""Frozen source models: described without torch, loaded with it."""

@@ -1,0 +1,102 @@
+"""The frozen source model as every other part sees it: canvases in, one of three outputs out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mr_core.backbones.description import BackboneDescription, BackboneOutputs, Preprocessing
+from mr_core.errors import SpecError
+
+Output = Literal["embedding", "source_logits", "image_text"]
+
+
+class SourceModel(nn.Module, ABC):
+    """One library's model behind a common face; it takes normalised canvases.
+
+    `embedding` is what the source head reads (width `embedding_width`); `source_logits` scores the
+    source classes; `image_text` is the unit image embedding times the logit scale, in the space of `encode_text`.
+    """
+
+    embedding_width: int
+    n_source_classes: int | None = None
+    image_text_width: int | None = None
+
+    @abstractmethod
+    def outputs(self, canvases: Float[Tensor, "n 3 s s"], names: Sequence[Output]) -> dict[Output, Tensor]:
+        """The named outputs, each `(n, d)`, from one pass."""
+
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """Unit text embeddings; only where `image_text_width` is set."""
+        raise SpecError(f"this backbone has no text tower ({type(self).__name__})")
+
+
+class Backbone(nn.Module):
+    """A frozen source model with its preprocessing. Parameters never require gradients; always in eval mode."""
+
+    mean: Float[Tensor, "1 3 1 1"]
+    std: Float[Tensor, "1 3 1 1"]
+
+    def __init__(
+        self,
+        source: SourceModel,
+        *,
+        description: BackboneDescription,
+        preprocessing: Preprocessing,
+        source_classes: Sequence[str] | None,
+    ) -> None:
+        super().__init__()
+        self.source = source.requires_grad_(False).eval()
+        self.description = description
+        self.preprocessing = preprocessing
+        self.source_classes = tuple(source_classes) if source_classes is not None else None
+        self.chunk_size = 64  # images a pass; `accelerate` sets what suits the caches
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def canvas_size(self) -> int:
+        """Side of the canvas, in pixels."""
+        return self.preprocessing.size
+
+    @property
+    def output_shapes(self) -> BackboneOutputs:
+        """What this backbone gives, as the API tells it."""
+        return BackboneOutputs(
+            labels=self.source.n_source_classes,
+            embedding=self.source.embedding_width,
+            text=self.source.image_text_width is not None,
+        )
+
+    def width(self, output: Output) -> int:
+        """Columns of an output; SpecError naming the lack where this backbone has none."""
+        widths: dict[Output, int | None] = {
+            "embedding": self.source.embedding_width,
+            "source_logits": self.source.n_source_classes,
+            "image_text": self.source.image_text_width,
+        }
+        width = widths[output]
+        if width is None:
+            lack = "source labels" if output == "source_logits" else "text tower"
+            raise SpecError(f"the backbone {self.description.id} has no {lack}", param="label_mapping.kind")
+        return width
+
+    def forward(self, canvases: Float[Tensor, "n 3 s s"], output: Output = "embedding") -> Float[Tensor, "n d"]:
+        """One output of canvases in pixel space, values in [0, 1] (a prompt may leave that range)."""
+        return self.outputs(canvases, (output,))[output]
+
+    def outputs(self, canvases: Float[Tensor, "n 3 s s"], names: Sequence[Output]) -> dict[Output, Tensor]:
+        """Several outputs from one pass; each `(n, d)`."""
+        return self.source.outputs((canvases - self.mean) / self.std, names)
+
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """Unit text embeddings `(n, d)`; SpecError without a text tower."""
+        self.width("image_text")
+        return self.source.encode_text(texts)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in eval mode whatever the caller asks: frozen includes BatchNorm and dropout."""
+        return super().train(False)

@@ -1,0 +1,1 @@
+"""Source models and architectures that ship with the package."""

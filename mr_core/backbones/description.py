@@ -1,0 +1,53 @@
+"""What identifies a backbone: enough to build it again and to check that it is the same one. Torch-free."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Library = Literal["timm", "open_clip", "torchvision", "builtin"]
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+MINI_CLIP = "builtin/mini-clip"
+RANDOM_PREFIX = "random:"
+
+
+class Preprocessing(BaseModel):
+    """How an image becomes the backbone's input."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    size: int = Field(ge=8, le=2048, description="Side of the canvas, in pixels.")
+    mean: tuple[float, float, float] = Field(description="Per channel, of values in [0, 1].")
+    std: tuple[float, float, float] = Field(description="Per channel, of values in [0, 1]; above 0.")
+    interpolation: Interpolation = "bicubic"
+
+
+class BackboneDescription(BaseModel):
+    """A frozen source model: library, architecture, weights, preprocessing.
+
+    `sha256` is that of the safetensors file, null where the weights come from a hub or are random;
+    the adapter also records the digest of the loaded tensors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    id: str
+    library: Library
+    architecture: str = Field(min_length=1, max_length=200)
+    arguments: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the architecture.")
+    pretrained: str | None = Field(None, description="Tag of hub weights; null for a file or random weights.")
+    architecture_config: dict[str, Any] | None = Field(
+        None, alias="model_config", description="open_clip's model configuration, for an architecture it does not know."
+    )
+    preprocessing: Preprocessing | None = Field(None, description="Null: what the library states for these weights.")
+    classes: tuple[str, ...] | None = Field(None, description="Names of the source classes, in the head's order.")
+    sha256: str | None = None
+    random_seed: int | None = Field(None, description="Seed of random weights, for a control; null for trained ones.")
+
+
+class BackboneOutputs(BaseModel):
+    """What a backbone gives: number of source labels (or null), embedding width, whether it has a text tower."""
+
+    labels: int | None
+    embedding: int
+    text: bool

@@ -1,0 +1,51 @@
+"""The frame prompt: image in the middle, a learnable border in pixel space."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mr_core.errors import SpecError
+from mr_core.input_transforms.module import InputTransform
+from mr_core.input_transforms.padding.spec import PaddingSpec
+
+
+class PaddingTransform(InputTransform):
+    """`pad(x) + sigmoid(delta)` on the border, 3 (S^2 - k^2) parameters (arXiv:2211.11635, section 3).
+
+    Only the border's entries are parameters: the published code keeps a full canvas and masks it, which
+    counts and stores k^2 entries that never act. `delta` starts at 0, a grey frame of 0.5.
+    """
+
+    border: Bool[Tensor, "3 s s"]
+
+    def __init__(self, spec: PaddingSpec, canvas_size: int) -> None:
+        image_size = spec.image_size if spec.image_size is not None else max(1, canvas_size * 4 // 7)
+        if image_size >= canvas_size:
+            raise SpecError(
+                f"image_size {image_size} leaves no frame: the canvas of this backbone is {canvas_size} pixels a side, "
+                f"so image_size must be at most {canvas_size - 1} (or use the identity transform)",
+                param="input_transform.image_size",
+            )
+        super().__init__(image_size=image_size, canvas_size=canvas_size)
+        before = (canvas_size - image_size + 1) // 2
+        after = (canvas_size - image_size) // 2
+        self._padding = (before, after, before, after)
+        border = torch.ones(3, canvas_size, canvas_size, dtype=torch.bool)
+        border[:, before : canvas_size - after, before : canvas_size - after] = False
+        self.register_buffer("border", border, persistent=False)
+        self.register_buffer("_entries", border.flatten().nonzero().squeeze(1), persistent=False)
+        self.delta = nn.Parameter(torch.zeros(int(border.sum())))
+
+    def frame(self) -> Float[Tensor, "3 s s"]:
+        """The frame in [0, 1] on a canvas that is 0 where the image goes."""
+        canvas = self.delta.new_zeros(self.border.numel())
+        canvas = canvas.index_copy(0, self._entries, torch.sigmoid(self.delta))
+        return canvas.view_as(self.border)
+
+    def forward(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n 3 s s"]:
+        return functional.pad(images, self._padding) + self.frame()
+
+    def canvas_gradient_to_parameters(self, gradients: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n p"]:
+        sigmoid = torch.sigmoid(self.delta.detach())
+        return gradients.flatten(1)[:, self._entries] * (sigmoid * (1 - sigmoid))

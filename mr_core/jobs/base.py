@@ -1,0 +1,59 @@
+"""The family's contract: what every job spec holds, and how it runs. Torch-free."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from mr_core.backbones.description import MINI_CLIP
+from mr_core.registry import MethodSpec
+
+if TYPE_CHECKING:
+    from mr_core.jobs.context import JobContext
+    from mr_core.jobs.outcome import JobOutcome
+
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class Budget(MethodSpec):
+    """What a job may spend."""
+
+    max_seconds: float | None = Field(
+        None, gt=0, description="Training stops after the epoch that passes it, and keeps the best adapter so far."
+    )
+
+
+class JobSpec(MethodSpec, ABC):
+    """All that determines a job's result. The same JSON is posted, queued, stored and shipped with the adapter."""
+
+    kind: str
+    dataset: Identifier = Field(description="Id of an uploaded dataset (ds_...).")
+    backbone: Identifier = Field(
+        MINI_CLIP,
+        description="builtin/mini-clip, timm:<name>, open_clip:<arch>/<tag>, torchvision:<name>/<weights>, bb_..., "
+        "or random:<any of these>.",
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto is gpu where a gpu worker is alive.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of every random choice.")
+    budget: Budget = Budget()
+    metadata: dict[MetadataKey, MetadataValue] = Field(
+        default_factory=dict, max_length=16, description="The client's own labels; not interpreted."
+    )
+
+    @classmethod
+    def parse(cls, value: Any) -> JobSpec:
+        """The spec of any kind from a dict or a JSON string; pydantic's ValidationError where it is not one."""
+        from pydantic import TypeAdapter
+
+        from mr_core.jobs import AnyJobSpec
+
+        adapter: TypeAdapter[JobSpec] = TypeAdapter(AnyJobSpec)
+        return adapter.validate_json(value) if isinstance(value, str | bytes) else adapter.validate_python(value)
+
+    @abstractmethod
+    def run(self, context: JobContext) -> JobOutcome:
+        """Do the job; mr_core's errors where it cannot be done as asked, JobCancelled where the observer says so."""

@@ -1,0 +1,55 @@
+"""Train an adapter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mr_core.input_transforms import AnyInputTransformSpec
+from mr_core.input_transforms.padding.spec import PaddingSpec
+from mr_core.jobs.base import JobSpec
+from mr_core.label_mappings import AnyLabelMappingSpec
+from mr_core.label_mappings.iterative.spec import IterativeSpec
+from mr_core.registry import MethodSpec
+from mr_core.trainers import AnyTrainerSpec
+from mr_core.trainers.gradient.spec import GradientSpec
+
+if TYPE_CHECKING:
+    from mr_core.jobs.context import JobContext
+    from mr_core.jobs.outcome import JobOutcome
+
+
+class Evaluation(MethodSpec):
+    """How the adapter is judged. Selection is on validation data; the test split is touched once."""
+
+    validation_fraction: float = Field(
+        0.2, ge=0, le=0.5, description="Share of the training images, stratified by class, kept for selection."
+    )
+    random_backbone: bool = Field(
+        False, description="Also train the same adapter on a random backbone, as a control; doubles the time."
+    )
+
+
+class ReprogramSpec(JobSpec):
+    """Train an adapter: an input transform and a label mapping around the frozen backbone."""
+
+    kind: Literal["reprogram"] = "reprogram"
+    input_transform: AnyInputTransformSpec = PaddingSpec()
+    label_mapping: AnyLabelMappingSpec = IterativeSpec()
+    trainer: AnyTrainerSpec = GradientSpec()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _selection_needs_validation_images(self) -> Self:
+        selects = getattr(self.trainer, "selection", "last") == "best_validation"
+        if selects and self.evaluation.validation_fraction == 0:
+            raise ValueError(
+                "evaluation.validation_fraction is 0, so there is nothing to select on: set trainer.selection to 'last'"
+            )
+        return self
+
+    def run(self, context: JobContext) -> JobOutcome:
+        from mr_core.jobs.reprogram.run import reprogram
+
+        return reprogram(self, context)

@@ -1,0 +1,23 @@
+"""The family's contract: a spec that builds a module from backbone outputs to target logits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mr_core.registry import MethodSpec
+
+if TYPE_CHECKING:
+    from mr_core.backbones.backbone import Backbone
+    from mr_core.label_mappings.module import LabelMapping
+
+
+class LabelMappingSpec(MethodSpec, ABC):
+    """Hyper-parameters of a label mapping."""
+
+    kind: str
+
+    @abstractmethod
+    def build(self, backbone: Backbone, classes: Sequence[str]) -> LabelMapping:
+        """The mapping onto `classes`; SpecError where the backbone lacks the output it reads."""

@@ -1,0 +1,29 @@
+"""A trained linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from mr_core.label_mappings.base import LabelMappingSpec
+
+if TYPE_CHECKING:
+    from mr_core.backbones.backbone import Backbone
+    from mr_core.label_mappings.linear.mapping import LinearMapping
+
+
+class LinearSpec(LabelMappingSpec):
+    """A trained linear layer with bias, `n_targets (d + 1)` parameters, on the embedding or on the source logits.
+
+    The fully connected mapping of AutoVP (Tsao et al., 2024, arXiv:2310.08381) reads source logits.
+    """
+
+    kind: Literal["linear"] = "linear"
+    on: Literal["embedding", "source_logits"] = Field("embedding", description="The backbone output it reads.")
+
+    def build(self, backbone: Backbone, classes: Sequence[str]) -> LinearMapping:
+        from mr_core.label_mappings.linear.mapping import LinearMapping
+
+        return LinearMapping(width=backbone.width(self.on), n_targets=len(classes), reads=self.on)

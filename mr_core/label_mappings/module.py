@@ -1,0 +1,32 @@
+"""The module every label mapping is: one of the backbone's outputs in, target logits out."""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mr_core.backbones.backbone import Output
+
+Refit = Literal["never", "once", "each_epoch"]
+
+
+class LabelMapping(nn.Module, ABC):
+    """Maps backbone outputs `(n, d)` to target logits `(n, n_targets)`.
+
+    Parameters train together with the input transform; what is estimated by counting is a buffer set by `fit`.
+    """
+
+    reads: Output  # which of the backbone's outputs
+    refit: Refit = "never"  # when the trainer calls `fit`, with the outputs of all training images
+
+    @abstractmethod
+    def forward(self, outputs: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+        """The target logits."""
+
+    def fit(self, outputs: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> None:
+        """Estimate the mapping from the outputs and labels of training images; nothing to do by default."""
+
+    @abstractmethod
+    def matrix(self) -> Float[Tensor, "d c"]:
+        """The linear map from outputs to target logits (its bias aside): the `b` of the kernel's sandwich form."""

@@ -1,0 +1,30 @@
+"""The reprogrammed model: h(f_S(a(x; theta)); omega), with f_S frozen."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mr_core.backbones.backbone import Backbone
+from mr_core.input_transforms.module import InputTransform
+from mr_core.label_mappings.module import LabelMapping
+
+
+class ReprogrammedModel(nn.Module):
+    """Input transform, frozen backbone, label mapping (Chen, 2022, arXiv:2202.10629, section 3)."""
+
+    def __init__(self, input_transform: InputTransform, backbone: Backbone, label_mapping: LabelMapping) -> None:
+        super().__init__()
+        self.input_transform = input_transform
+        self.backbone = backbone
+        self.label_mapping = label_mapping
+
+    def backbone_outputs(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n d"]:
+        """What the label mapping reads, of images in [0, 1]."""
+        return self.backbone(self.input_transform(images), self.label_mapping.reads)
+
+    def forward(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n c"]:
+        """Target logits of images in [0, 1] at the transform's image size."""
+        return self.label_mapping(self.backbone_outputs(images))
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """What trains: the transform's and the mapping's parameters, none of the backbone's."""
+        return [*self.input_transform.parameters(), *self.label_mapping.parameters()]
