@@ -1,0 +1,1 @@
+"""What the gateway and the workers share, and mr_core must not know."""

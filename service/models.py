@@ -1,0 +1,235 @@
+"""Tables. PostgreSQL is the truth about every job; the broker only rings."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+JOB_STATUSES = ("queued", "running", "cancelling", "succeeded", "failed", "cancelled")
+TERMINAL_STATUSES = ("succeeded", "failed", "cancelled")
+
+
+class Base(DeclarativeBase):
+    """All tables; times are the database's, with time zone."""
+
+    type_annotation_map = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[str]: ARRAY(Text),
+        float: Double,
+        bytes: LargeBinary,
+    }
+
+
+class ApiKey(Base):
+    """A caller. Only the SHA-256 of the secret is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    name: Mapped[str]
+    secret_sha256: Mapped[str]
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Blob(Base):
+    """Immutable bytes under their SHA-256: in `blob_chunks`, or in the blob store."""
+
+    __tablename__ = "blobs"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    place: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (CheckConstraint("place IN ('database', 'store')", name="blob_place"),)
+
+
+class BlobChunk(Base):
+    """One MiB of a blob kept in the database; the last is shorter."""
+
+    __tablename__ = "blob_chunks"
+
+    sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256", ondelete="CASCADE"), primary_key=True)
+    n: Mapped[int] = mapped_column(primary_key=True)
+    content: Mapped[bytes]
+
+
+class Dataset(Base):
+    """An uploaded dataset; `pack_sha256` is the validated, re-encoded form that jobs read."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(index=True)
+    name: Mapped[str]
+    modality: Mapped[str]
+    status: Mapped[str]
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    pack_sha256: Mapped[str | None]
+    classes: Mapped[list[str]]
+    splits: Mapped[dict[str, Any]]
+    report: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (CheckConstraint("status IN ('validating', 'ready', 'invalid')", name="dataset_status"),)
+
+
+class RegisteredBackbone(Base):
+    """An uploaded source model: its description as mr_core reads it, and where its weights are."""
+
+    __tablename__ = "backbones"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(index=True)
+    name: Mapped[str]
+    description: Mapped[dict[str, Any]]
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    outputs: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Job(Base):
+    """A job; while it is queued the row is also its own outbox entry (`next_dispatch_at`)."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    kind: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
+    dataset_id: Mapped[str | None]
+    status: Mapped[str] = mapped_column(server_default="queued")
+    phase: Mapped[str | None]
+    progress: Mapped[dict[str, Any] | None]
+    result: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    queue: Mapped[str]
+    priority: Mapped[int] = mapped_column(server_default="0")
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    max_attempts: Mapped[int] = mapped_column(server_default="3")
+    attempts: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'"))
+    environment: Mapped[dict[str, Any] | None]  # threads and kernel path, fixed at the first claim
+    fence: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    heartbeat_at: Mapped[datetime | None]
+    progress_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    next_dispatch_at: Mapped[datetime | None]
+    dispatch_count: Mapped[int] = mapped_column(server_default="0")
+    deadline_at: Mapped[datetime | None]
+    event_seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(f"status IN {JOB_STATUSES}", name="job_status"),
+        CheckConstraint("status <> 'running' OR lease_until IS NOT NULL", name="job_running_has_lease"),
+        Index("jobs_by_tenant", "tenant", "created_at", "id"),
+        Index("jobs_to_dispatch", "queue", "next_dispatch_at", postgresql_where=text("status = 'queued'")),
+        Index("jobs_leased", "lease_until", postgresql_where=text("status IN ('running', 'cancelling')")),
+    )
+
+
+class Event(Base):
+    """What happened to a job, in order and without gaps (`seq` is handed out by the job's row)."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    type: Mapped[str]
+    level: Mapped[str] = mapped_column(server_default="info")
+    data: Mapped[dict[str, Any]]
+
+
+class StoredCheckpoint(Base):
+    """The newest state of a named phase of a job, from which a later attempt goes on."""
+
+    __tablename__ = "checkpoints"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[dict[str, Any]]
+    sha256: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class StoredArtifact(Base):
+    """A file that a job left: a plot or its report."""
+
+    __tablename__ = "artifacts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    media_type: Mapped[str]
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class StoredSpectrum(Base):
+    """The spectrum of a job's kernel: eigenvalues descending, cumulative label energy."""
+
+    __tablename__ = "spectra"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    eigenvalues: Mapped[list[float]] = mapped_column(ARRAY(Double))
+    label_energy: Mapped[list[float]] = mapped_column(ARRAY(Double))
+    summary: Mapped[dict[str, Any]]
+
+
+class StoredAdapter(Base):
+    """A trained adapter; its bytes never change, so `sha256` is its ETag."""
+
+    __tablename__ = "adapters"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(index=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), unique=True)
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    config: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class WorkerHeartbeat(Base):
+    """A worker that is alive: which queue it serves and which device it owns."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    queue: Mapped[str]
+    device: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+

@@ -1,0 +1,1 @@
+"""Celery workers, attempts in processes of their own, and the predictor."""
