@@ -1,0 +1,36 @@
+"""How a training went, or is predicted to go."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from mr_core.plots.figure import FAINT, SERIES, blank, panel
+
+_ABSCISSAE = ("epoch", "step", "time")
+
+
+def curves_figure(history: Sequence[Mapping[str, Any]], *, title: str = "Training") -> Figure:
+    """Every series whose name holds `loss` in one panel, every `accuracy` in another; other keys are not drawn.
+
+    Each row is one point: `epoch`, `step` or `time` and the values, null where a series has none there.
+    """
+    figure = blank(9, 3.4)
+    abscissa = next((name for name in _ABSCISSAE if any(name in row for row in history)), "epoch")
+    names = list(dict.fromkeys(name for row in history for name in row if name != abscissa))
+    families = [(word, [name for name in names if word in name]) for word in ("loss", "accuracy")]
+    shown = [(word, series) for word, series in families if series] or [("", [])]
+    for axes, (word, series) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        panel(axes, title=f"{title}: {word}" if word else title, x=abscissa, y=word)
+        for name, colour in zip(series, SERIES, strict=False):
+            points = [(row.get(abscissa, n), row[name]) for n, row in enumerate(history) if row.get(name) is not None]
+            marker = "o" if len(points) <= 40 else None
+            text = name.replace(word, "").strip("_- ").replace("_", " ") or word
+            x, y = zip(*points, strict=True) if points else ((), ())
+            axes.plot(x, y, color=colour, marker=marker, markersize=3, linewidth=1.6, label=text)
+        if series:
+            axes.legend(fontsize=8, frameon=False)
+        else:
+            axes.text(0.5, 0.5, "nothing was trained", transform=axes.transAxes, ha="center", color=FAINT)
+        axes.grid(alpha=0.25)
+    return figure
