@@ -30,6 +30,60 @@ class ArchiveError(DatasetError):
     code = "invalid_archive"
 
 
+class NotAnArchive(ArchiveError):
+    """The file is none of the accepted archive formats; the detail says what it looks like."""
+
+    code = "not_an_archive"
+
+
+class UnsafeArchive(ArchiveError):
+    """Names that leave the folder or collide, links, devices, encryption, archives within."""
+
+    code = "unsafe_archive"
+
+
+class ArchiveBomb(ArchiveError):
+    """Inflates to far more than it stores, or to more than it declares."""
+
+    code = "archive_bomb"
+
+
+class ArchiveTooLarge(ArchiveError):
+    """More entries or bytes than the limits allow."""
+
+    code = "archive_too_large"
+
+
+class UnknownLayout(ArchiveError):
+    """A sound archive whose folders or arrays do not say which class each image has."""
+
+    code = "unknown_layout"
+
+
+class OneClass(DatasetError):
+    """A single class: nothing to tell apart."""
+
+    code = "one_class"
+
+
+class EmptyClass(DatasetError):
+    """A class without images to train on."""
+
+    code = "empty_class"
+
+
+class ClassTooSmall(DatasetError):
+    """A class with fewer than two images to train on."""
+
+    code = "class_too_small"
+
+
+class UnreadableImage(DatasetError):
+    """An image that is corrupt, animated, too large, or not jpeg, png or webp."""
+
+    code = "unreadable_image"
+
+
 class BackboneError(ReprogrammingError):
     """Unknown backbone, wrong checksum, or weights that do not fit the architecture."""
 
