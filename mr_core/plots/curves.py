@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mr_core.plots.figure import FAINT, SERIES, blank, panel
 
@@ -33,4 +34,6 @@ def curves_figure(history: Sequence[Mapping[str, Any]], *, title: str = "Trainin
         else:
             axes.text(0.5, 0.5, "nothing was trained", transform=axes.transAxes, ha="center", color=FAINT)
         axes.grid(alpha=0.25)
+        if abscissa != "time":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
