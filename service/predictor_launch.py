@@ -1,0 +1,80 @@
+"""Where the predictor is: one of the settings, or the embedded one, which `mr up` starts when somebody first asks."""
+
+import fcntl
+import time
+from pathlib import Path
+
+import httpx
+
+from service.errors import TransientError
+from service.settings import Settings
+
+_POLL_S = 0.1
+_START_S = 90.0
+
+
+def ensure_predictor(settings: Settings, *, timeout_s: float = _START_S) -> str:
+    """The address of a predictor that answers; starts the embedded one where none is set, and waits for it.
+
+    Cheap once it runs. TransientError where none answers in time.
+    """
+    if settings.predictor_urls:
+        return _answering(settings.predictor_urls)
+    give_up_at = time.monotonic() + timeout_s
+    wanted(settings.data_dir).touch()
+    while (url := _embedded(settings.data_dir)) is None:
+        if not is_supervised(settings.data_dir):
+            raise TransientError("no predictor runs: set MR_PREDICTOR_URLS, or use `mr up`, which starts its own")
+        if time.monotonic() > give_up_at:
+            raise TransientError(f"the predictor did not answer within {timeout_s:.0f} s")
+        time.sleep(_POLL_S)
+    return url
+
+
+def wanted(data_dir: Path) -> Path:
+    """A file whose presence asks `mr up` for the predictor."""
+    return data_dir / "predictor.wanted"
+
+
+def address(data_dir: Path) -> Path:
+    """The file in which `mr up` keeps the address of the predictor it started."""
+    return data_dir / "predictor.address"
+
+
+def lock(data_dir: Path) -> Path:
+    """The file that the `mr up` of a data folder holds locked as long as it lives."""
+    return data_dir / "up.lock"
+
+
+def is_supervised(data_dir: Path) -> bool:
+    """Whether an `mr up` lives on this data folder."""
+    try:
+        with lock(data_dir).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _embedded(data_dir: Path) -> str | None:
+    try:
+        url = address(data_dir).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    return url if url and _answers(url) else None
+
+
+def _answering(urls: list[str]) -> str:
+    for url in urls:
+        if _answers(url):
+            return url
+    raise TransientError(f"no predictor answers at {', '.join(urls)}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
