@@ -18,7 +18,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from mr_core.backbones.builtin.mini_clip.model import WEIGHTS_FILE, MiniClip
 from training.mini_clip.folding import folded
@@ -28,7 +28,7 @@ TEACHER_FILE = "weights/mobilenetv2_100_imagenet_fp16.safetensors"
 DIGIT_SIZE = 48
 BATCH = 64
 PROBE_ALPHAS = (1e1, 1e2, 1e3, 1e4, 1e5)
-PROBE_SETS = ("cifar10", "gtsrb", "pneumoniamnist")
+PROBE_SETS = ("cifar10", "gtsrb", "mnist", "pneumoniamnist")
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "{}")
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--data", type=Path, required=True, help="the shared data folder")
     arguments.add_argument("--towers", nargs="+", default=["shipped", "warm_start", "random"])
-    arguments.add_argument("--parts", nargs="+", default=["digits", "probes", "zero_shot"])
+    arguments.add_argument("--parts", nargs="+", default=["probes", "zero_shot", "digits"])
     arguments.add_argument("--weights", type=Path, default=WEIGHTS_FILE, help="weights of the tower `shipped`")
     arguments.add_argument("--epochs", type=int, default=8, help="epochs of the frame prompt")
     options = arguments.parse_args()
@@ -49,10 +49,17 @@ def main() -> None:
 def measure(tower: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The figures of one tower, one dictionary per dataset."""
     if "digits" in options.parts:
-        yield {"judge": "digits_frame_ilm", **digits_frame_prompt(build(tower, options), tower == "random", options.epochs)}
+        yield {
+            "judge": "digits_frame_ilm",
+            **digits_frame_prompt(build(tower, options), tower == "random", options.epochs),
+        }
     if "probes" in options.parts:
         for name in PROBE_SETS:
-            yield {"judge": "linear_probe", "data": name, **linear_probe(build(tower, options), tower == "random", options.data, name)}
+            yield {
+                "judge": "linear_probe",
+                "data": name,
+                **linear_probe(build(tower, options), tower == "random", options.data, name),
+            }
     if "zero_shot" in options.parts and tower == "shipped":
         for name in ("caltech101", "cifar10"):
             yield {"judge": "zero_shot", "data": name, **zero_shot(build(tower, options), options.data, name)}
@@ -84,7 +91,7 @@ def calibrate(model: MiniClip, images: Float[Tensor, "n 3 height width"]) -> Non
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over the batches
     model.train()
-    for batch in images.split(BATCH):
+    for batch in torch.split(images, BATCH):
         model.embed(batch)
     model.eval()
 
@@ -99,20 +106,23 @@ def digits_frame_prompt(model: MiniClip, is_random: bool, epochs: int) -> dict[s
     """Accuracy of a frame prompt with an iteratively recomputed frequency mapping on sklearn's 8 px digits."""
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float()[:, None] / 16
-    images = F.interpolate(images, size=DIGIT_SIZE, mode="bicubic").clamp(0, 1).expand(-1, 3, -1, -1)
+    images = functional.interpolate(images, size=DIGIT_SIZE, mode="bicubic").clamp(0, 1).expand(-1, 3, -1, -1)
     labels = torch.from_numpy(bunch.target)
-    train, test = (torch.from_numpy(part) for part in train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0))
+    train, test = (
+        torch.from_numpy(part)
+        for part in train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
+    )
     border = (CANVAS - DIGIT_SIZE) // 2
-    mask = F.pad(torch.zeros(1, DIGIT_SIZE, DIGIT_SIZE), [border] * 4, value=1.0)
+    mask = functional.pad(torch.zeros(1, DIGIT_SIZE, DIGIT_SIZE), [border] * 4, value=1.0)
     delta = torch.zeros(3, CANVAS, CANVAS, requires_grad=True)
 
     def prompted(indices: Tensor) -> Tensor:
-        canvas = F.pad(images[indices], [border] * 4) + torch.sigmoid(delta) * mask
+        canvas = functional.pad(images[indices], [border] * 4) + torch.sigmoid(delta) * mask
         return normalised(canvas).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def source_logits(indices: Tensor) -> Tensor:
-        return torch.cat([model(prompted(batch)) for batch in indices.split(BATCH)])
+        return torch.cat([model(prompted(batch)) for batch in torch.split(indices, BATCH)])
 
     if is_random:
         calibrate(model, prompted(train).detach())
@@ -122,9 +132,10 @@ def digits_frame_prompt(model: MiniClip, is_random: bool, epochs: int) -> dict[s
     mapping = frequency_mapping(source_logits(train), labels[train], 10)
     mapping_only = accuracy(source_logits(test)[:, mapping], labels[test])
     for epoch in range(epochs):
-        for batch in train[torch.randperm(len(train), generator=generator)].split(BATCH):
+        for batch in torch.split(train[torch.randperm(len(train), generator=generator)], BATCH):
             optimizer.zero_grad()
-            F.cross_entropy(model(prompted(batch))[:, mapping], labels[batch]).backward()
+            loss: Tensor = functional.cross_entropy(model(prompted(batch))[:, mapping], labels[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         logits = source_logits(train)
         mapping = frequency_mapping(logits, labels[train], 10)
@@ -147,7 +158,7 @@ def frequency_mapping(logits: Tensor, labels: Tensor, n_targets: int) -> Int[Ten
 @torch.no_grad()
 def embeddings(model: MiniClip, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 1280"]:
     """Embeddings of images in [0, 1]."""
-    batches = normalised(images).split(BATCH)
+    batches = torch.split(normalised(images), BATCH)
     return torch.cat([model.embed(batch.contiguous(memory_format=torch.channels_last)) for batch in batches])
 
 
@@ -156,6 +167,10 @@ def linear_probe(model: MiniClip, is_random: bool, data: Path, name: str) -> dic
     archive = data / "images" / f"{name}.zip"
     train_images, train_labels, _ = read_split(archive, "train")
     test_images, test_labels, _ = read_split(archive, "test")
+    if len(set(train_labels.tolist())) == 1:  # pneumoniamnist's training part has one class only: halve the test part
+        first, second = (part.tolist() for part in halves(test_labels))
+        train_images, train_labels = [test_images[index] for index in first], test_labels[first]
+        test_images, test_labels = [test_images[index] for index in second], test_labels[second]
     train_pixels = pixels([resized(image) for image in train_images])
     if is_random:
         calibrate(model, normalised(train_pixels[:: max(1, len(train_pixels) // 1000)]))
@@ -166,10 +181,19 @@ def linear_probe(model: MiniClip, is_random: bool, data: Path, name: str) -> dic
     train, test = scaler.transform(train), scaler.transform(test)
     targets = train_labels.numpy()
     fit, held = train_test_split(np.arange(len(targets)), test_size=0.2, stratify=targets, random_state=0)
-    validation = {alpha: RidgeClassifier(alpha).fit(train[fit], targets[fit]).score(train[held], targets[held]) for alpha in PROBE_ALPHAS}
+    validation = {
+        alpha: RidgeClassifier(alpha).fit(train[fit], targets[fit]).score(train[held], targets[held])
+        for alpha in PROBE_ALPHAS
+    }
     best = max(validation, key=lambda alpha: validation[alpha])
     score = RidgeClassifier(best).fit(train, targets).score(test, test_labels.numpy())
     return {"validation_accuracy": round(validation[best], 4), "test_accuracy": round(float(score), 4)}
+
+
+def halves(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of two stratified halves."""
+    first, second = train_test_split(np.arange(len(labels)), test_size=0.5, stratify=labels, random_state=0)
+    return torch.from_numpy(first), torch.from_numpy(second)
 
 
 @torch.no_grad()
@@ -177,11 +201,15 @@ def zero_shot(model: MiniClip, data: Path, name: str) -> dict[str, Any]:
     """Test accuracy of class-name prompts through the text tower, mean over a few templates."""
     images, labels, classes = read_split(data / "images" / f"{name}.zip", "test")
     fast(model)
-    projected = F.normalize(model.project(embeddings(model, pixels([resized(image) for image in images]))), dim=-1)
-    texts = sum(
-        F.normalize(model.encode_text([template.format(readable(name)) for name in classes]), dim=-1) for template in TEMPLATES
+    projected = functional.normalize(
+        model.project(embeddings(model, pixels([resized(image) for image in images]))), dim=-1
     )
-    return {"classes": len(classes), "test_accuracy": accuracy(projected @ F.normalize(texts, dim=-1).T, labels)}
+    prompts = [[template.format(readable(name)) for name in classes] for template in TEMPLATES]
+    texts = torch.stack([functional.normalize(model.encode_text(texts), dim=-1) for texts in prompts]).mean(0)
+    return {
+        "classes": len(classes),
+        "test_accuracy": accuracy(projected @ functional.normalize(texts, dim=-1).T, labels),
+    }
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

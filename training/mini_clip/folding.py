@@ -21,9 +21,10 @@ def conv_norm_names(trunk: nn.Module) -> list[tuple[str, str]]:
 
 def folded(trunk: nn.Module) -> Any:
     """A copy in which each batch norm (in eval mode) is the bias and scale of its convolution."""
-    result = copy.deepcopy(trunk)
+    result: Any = copy.deepcopy(trunk)
     for conv_name, norm_name in conv_norm_names(trunk):
-        conv, norm = result.get_submodule(conv_name), result.get_submodule(norm_name)
+        conv: Any = result.get_submodule(conv_name)
+        norm: Any = result.get_submodule(norm_name)
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         conv.weight = nn.Parameter((conv.weight * scale[:, None, None, None]).detach())
         conv.bias = nn.Parameter((norm.bias - norm.running_mean * scale).detach())

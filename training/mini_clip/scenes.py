@@ -22,7 +22,20 @@ COLOURS = {
     "grey": (128, 128, 128),
     "cyan": (60, 205, 215),
 }
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "diamond", "bar", "crescent", "arrow", "hexagon", "wave")
+SHAPES = (
+    "circle",
+    "square",
+    "triangle",
+    "star",
+    "cross",
+    "ring",
+    "diamond",
+    "bar",
+    "crescent",
+    "arrow",
+    "hexagon",
+    "wave",
+)
 COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
 PLACES = {"top": (0, -1), "bottom": (0, 1), "left": (-1, 0), "right": (1, 0), "centre": (0, 0)}
 GROUNDS = ("plain", "graded", "noisy")
@@ -96,7 +109,8 @@ def positions(count: int, place: str, rng: random.Random) -> list[tuple[float, f
         return [(middle + x * reach, middle + y * reach, radius)]
     cells = rng.sample([(x, y) for x in (-1, 1) for y in (-1, 1)], count)
     return [
-        (middle + 54 * x + rng.uniform(-12, 12), middle + 54 * y + rng.uniform(-12, 12), rng.uniform(20, 38)) for x, y in cells
+        (middle + 54 * x + rng.uniform(-12, 12), middle + 54 * y + rng.uniform(-12, 12), rng.uniform(20, 38))
+        for x, y in cells
     ]
 
 
@@ -134,16 +148,35 @@ def outline(shape: str) -> list[tuple[float, float]]:
     """Corners of a polygon inside the unit circle."""
     if shape == "star":
         return [
-            ((1.0 if k % 2 == 0 else 0.42) * math.sin(k * math.pi / 5), -(1.0 if k % 2 == 0 else 0.42) * math.cos(k * math.pi / 5))
+            (
+                (1.0 if k % 2 == 0 else 0.42) * math.sin(k * math.pi / 5),
+                -(1.0 if k % 2 == 0 else 0.42) * math.cos(k * math.pi / 5),
+            )
             for k in range(10)
         ]
     if shape == "cross":
         a, b = 0.3, 0.95
-        return [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+        return [
+            (-a, -b),
+            (a, -b),
+            (a, -a),
+            (b, -a),
+            (b, a),
+            (a, a),
+            (a, b),
+            (-a, b),
+            (-a, a),
+            (-b, a),
+            (-b, -a),
+            (-a, -a),
+        ]
     if shape == "arrow":
         return [(-1, -0.25), (0.1, -0.25), (0.1, -0.7), (1, 0), (0.1, 0.7), (0.1, 0.25), (-1, 0.25)]
     if shape == "bar":
         return [(-1, -0.22), (1, -0.22), (1, 0.22), (-1, 0.22)]
     corners, start = {"triangle": (3, 0.0), "square": (4, math.pi / 4), "diamond": (4, 0.0), "hexagon": (6, 0.0)}[shape]
     narrow = 0.65 if shape == "diamond" else 1.0
-    return [(narrow * math.sin(start + 2 * math.pi * k / corners), -math.cos(start + 2 * math.pi * k / corners)) for k in range(corners)]
+    return [
+        (narrow * math.sin(start + 2 * math.pi * k / corners), -math.cos(start + 2 * math.pi * k / corners))
+        for k in range(corners)
+    ]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from mr_core.backbones.builtin.mini_clip.tokenizer import MAX_WORDS, N_BUCKETS, tokenize
 from mr_core.torchvision_compat import declare_missing_operators
@@ -113,12 +113,12 @@ class TextTower(nn.Module):
     def _attend(self, hidden: Tensor, is_word: Tensor) -> Tensor:
         n, length, width = hidden.shape
         query, key, value = self.qkv(hidden).view(n, length, 3, TEXT_HEADS, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=is_word[:, None, None, :])
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=is_word[:, None, None, :])
         output: Tensor = self.attention_output(attended.transpose(1, 2).reshape(n, length, width))
         return output
 
 
-def pack(tokens: list[list[list[int]]]) -> tuple[Int[Tensor, " ids"], Int[Tensor, " words"], Int[Tensor, " n"]]:
+def pack(tokens: list[list[tuple[int, ...]]]) -> tuple[Int[Tensor, " ids"], Int[Tensor, " words"], Int[Tensor, " n"]]:
     """N-gram ids of all words in a row, where each word starts, and how many words each text has."""
     all_words = list(chain.from_iterable(tokens))
     ids = torch.tensor(list(chain.from_iterable(all_words)))
@@ -133,6 +133,8 @@ def load_mini_clip() -> MiniClip:
     if found != config["weights_sha256"]:
         raise ValueError(f"{WEIGHTS_FILE.name} has sha256 {found}, expected {config['weights_sha256']}")
     model = MiniClip()
-    state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(WEIGHTS_FILE).items()}
+    state = {
+        key: value.float() if value.is_floating_point() else value for key, value in load_file(WEIGHTS_FILE).items()
+    }
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 import zlib
+from functools import lru_cache
 
 N_BUCKETS = 4096
 MAX_WORDS = 24
@@ -16,7 +17,8 @@ def words(text: str) -> list[str]:
     return _WORD.findall(plain)[:MAX_WORDS]
 
 
-def ngram_ids(word: str) -> list[int]:
+@lru_cache(maxsize=20_000)
+def ngram_ids(word: str) -> tuple[int, ...]:
     """Bucket ids in 1..N_BUCKETS of the word itself and of its character n-grams (0 is left for padding).
 
     The word is hashed with its ends marked, so that `art` and the start of `artichoke` differ.
@@ -26,9 +28,9 @@ def ngram_ids(word: str) -> list[int]:
     for length in _NGRAM_LENGTHS:
         if length < len(marked):
             pieces += [marked[i : i + length] for i in range(len(marked) - length + 1)]
-    return [1 + zlib.crc32(piece.encode()) % N_BUCKETS for piece in pieces]
+    return tuple(1 + zlib.crc32(piece.encode()) % N_BUCKETS for piece in pieces)
 
 
-def tokenize(text: str) -> list[list[int]]:
+def tokenize(text: str) -> list[tuple[int, ...]]:
     """The n-gram ids of each word; one padding word where the text has no word at all."""
-    return [ngram_ids(word) for word in words(text)] or [[0]]
+    return [ngram_ids(word) for word in words(text)] or [(0,)]
