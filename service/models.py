@@ -123,6 +123,8 @@ class Job(Base):
     spec: Mapped[dict[str, Any]]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
     dataset_id: Mapped[str | None]
+    retry_of: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
     status: Mapped[str] = mapped_column(server_default="queued")
     phase: Mapped[str | None]
     progress: Mapped[dict[str, Any] | None]
@@ -152,6 +154,8 @@ class Job(Base):
         CheckConstraint(f"status IN {JOB_STATUSES}", name="job_status"),
         CheckConstraint("status <> 'running' OR lease_until IS NOT NULL", name="job_running_has_lease"),
         Index("jobs_by_tenant", "tenant", "created_at", "id"),
+        Index("jobs_by_idempotency_key", "tenant", "idempotency_key", unique=True),
+        Index("jobs_unfinished_by_dataset", "dataset_id", postgresql_where=text(f"status NOT IN {TERMINAL_STATUSES}")),
         Index("jobs_to_dispatch", "queue", "next_dispatch_at", postgresql_where=text("status = 'queued'")),
         Index("jobs_leased", "lease_until", postgresql_where=text("status IN ('running', 'cancelling')")),
     )

@@ -1,0 +1,58 @@
+"""A tenant's adapters. Their bytes are blobs and never change."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete as sql_delete, select
+from sqlalchemy.orm import Session
+
+from service.errors import NotFound
+from service.ids import new_id
+from service.models import StoredAdapter
+from service.pages import page
+
+
+def create(
+    session: Session,
+    *,
+    tenant: str,
+    job_id: str | None,
+    sha256: str,
+    size_bytes: int,
+    config: Mapping[str, Any],
+    adapter_id: str | None = None,
+) -> StoredAdapter:
+    """Note an adapter whose zip is already a blob (of this transaction)."""
+    adapter = StoredAdapter(
+        id=adapter_id or new_id("ad"),
+        tenant=tenant,
+        job_id=job_id,
+        sha256=sha256,
+        size_bytes=size_bytes,
+        config=dict(config),
+    )
+    session.add(adapter)
+    session.flush()
+    session.refresh(adapter)
+    return adapter
+
+
+def get(session: Session, tenant: str, adapter_id: str) -> StoredAdapter:
+    """The tenant's adapter; NotFound for another's."""
+    adapter = session.scalars(select(StoredAdapter).filter_by(tenant=tenant, id=adapter_id)).one_or_none()
+    if adapter is None:
+        raise NotFound(f"there is no adapter {adapter_id}", param="adapter")
+    return adapter
+
+
+def list_adapters(
+    session: Session, tenant: str, *, after: str | None = None, limit: int = 20
+) -> tuple[Sequence[StoredAdapter], bool]:
+    """The tenant's adapters, newest first, and whether there are more."""
+    return page(session, select(StoredAdapter).filter_by(tenant=tenant), StoredAdapter, after=after, limit=limit)
+
+
+def delete(session: Session, tenant: str, adapter_id: str) -> None:
+    """Forget an adapter; copies that were downloaded go on working."""
+    adapter = get(session, tenant, adapter_id)
+    session.execute(sql_delete(StoredAdapter).where(StoredAdapter.id == adapter.id))
