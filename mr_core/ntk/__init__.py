@@ -1,0 +1,6 @@
+"""Empirical neural tangent kernels: computed exactly, decomposed, and read before any training."""
+
+from mr_core.ntk.empirical import empirical_ntk, tangent_kernel
+from mr_core.ntk.kernel import Kind, TangentKernel
+
+__all__ = ["Kind", "TangentKernel", "empirical_ntk", "tangent_kernel"]
