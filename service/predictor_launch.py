@@ -67,7 +67,8 @@ def _embedded(data_dir: Path) -> str | None:
 
 
 def _answering(urls: list[str]) -> str:
-    for url in urls:
+    first = time.monotonic_ns() % len(urls)  # spreads callers over the predictors without a counter to share
+    for url in urls[first:] + urls[:first]:
         if _answers(url):
             return url
     raise TransientError(f"no predictor answers at {', '.join(urls)}")
@@ -75,6 +76,6 @@ def _answering(urls: list[str]) -> str:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == httpx.codes.OK
+        return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
