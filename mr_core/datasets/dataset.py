@@ -18,7 +18,8 @@ from PIL import Image
 from mr_core.backbones.description import Interpolation
 from mr_core.datasets.images import prepare_image
 from mr_core.datasets.pack import SPLITS, PackEntry, Split, is_pack, pack_entries, read_packed
-from mr_core.errors import ArchiveError, DatasetError
+from mr_core.datasets.validate import pack_archive
+from mr_core.errors import ArchiveError
 from mr_core.input_transforms.base import Fit
 
 _CHUNK = 32  # images a thread decodes at a time
@@ -149,8 +150,6 @@ def open_dataset(path: Path, *, scratch: Path | None = None) -> ImageDataset:
     process: a service that is given strangers' files calls `pack_archive` in a process it can kill.
     ArchiveError or DatasetError where the archive is refused.
     """
-    from mr_core.datasets.validate import pack_archive  # reads packs' own classes too
-
     if not path.is_file():
         raise ArchiveError(f"there is no file {path}")
     if is_pack(path):
@@ -162,8 +161,7 @@ def open_dataset(path: Path, *, scratch: Path | None = None) -> ImageDataset:
     try:
         if not pack.exists():
             report = pack_archive(path, pack)
-            if report.error is not None:
-                raise DatasetError(report.error.detail)
+            report.raise_if_invalid()
         dataset = ImageDataset.open(pack, sha256=sha256)
     except BaseException:
         if scratch is None:

@@ -46,6 +46,7 @@ class PackWriter:
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
+        self.is_kept = True
         archive.comment = _MARK
 
     def add(self, image: Image.Image, *, split: Split, class_name: str, name: str) -> None:
@@ -57,15 +58,21 @@ class PackWriter:
         entry.external_attr = 0o644 << 16
         self._archive.writestr(entry, encoded.getvalue())
 
+    def discard(self) -> None:
+        """Leave no pack behind when the block ends."""
+        self.is_kept = False
+
 
 @contextmanager
 def write_pack(destination: Path) -> Iterator[PackWriter]:
-    """A writer to `destination`, which appears when the block ends without an error, whole or not at all."""
+    """A writer to `destination`, which appears whole or not at all, when the block ends without an error."""
     partial = destination.with_name(destination.name + ".part")
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
-            yield PackWriter(archive)
-        partial.replace(destination)
+            writer = PackWriter(archive)
+            yield writer
+        if writer.is_kept:
+            partial.replace(destination)
     finally:
         partial.unlink(missing_ok=True)
 

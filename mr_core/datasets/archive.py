@@ -1,0 +1,161 @@
+"""What an uploaded archive holds, told from its names, directory and sizes: no image is decoded here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from mr_core.datasets.arrays import ArrayReader, has_arrays
+from mr_core.datasets.images import describe_bytes
+from mr_core.datasets.layout import Arrangement, Layout, Sample, arrange_folders, count_by_class, finish
+from mr_core.datasets.limits import DEFAULT_LIMITS, ArchiveLimits
+from mr_core.datasets.members import (
+    ACCEPTED_ARCHIVES,
+    ArchiveReader,
+    Member,
+    is_archive,
+    is_system_path,
+    is_text,
+    named,
+)
+from mr_core.datasets.metadata import METADATA_BYTES, arrange_by_metadata, explain_columns, is_table
+from mr_core.datasets.pack import SPLITS, Split
+from mr_core.datasets.tar_reader import TarReader
+from mr_core.datasets.zip_reader import ZipReader
+from mr_core.errors import ArchiveTooLarge, NotAnArchive, UnknownLayout, UnreadableImage, UnsafeArchive
+
+ArchiveFormat = Literal["zip", "tar", "tar.gz", "npz"]
+
+
+@dataclass(frozen=True)
+class ArchiveListing:
+    """An accepted archive: every image that is to be decoded, and what was left out.
+
+    `is_carved` says that the test split was taken from the training images, as there was none.
+    """
+
+    format: ArchiveFormat
+    layout: Layout
+    samples: tuple[Sample, ...]
+    ignored: tuple[str, ...]
+    unpacked_bytes: int
+    is_carved: bool
+
+    @cached_property
+    def counts(self) -> dict[str, dict[Split, int]]:
+        """Images of each class by split."""
+        return count_by_class(self.samples)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Sorted class names; a label is a position among them."""
+        return tuple(self.counts)
+
+    @property
+    def splits(self) -> dict[Split, int]:
+        """Images by split."""
+        return {split: sum(splits[split] for splits in self.counts.values()) for split in SPLITS}
+
+
+def inspect_archive(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> ArchiveListing:
+    """List a zip, tar, tar.gz or npz; a tar.gz is inflated once on the way, counted and thrown away.
+
+    ArchiveError where the archive is refused (NotAnArchive, UnsafeArchive, ArchiveBomb, ArchiveTooLarge,
+    UnknownLayout), DatasetError where its classes cannot be trained on (OneClass, EmptyClass, ClassTooSmall).
+    """
+    archive_format = archive_format_of(path)
+    if archive_format in ("tar", "tar.gz"):
+        return _inspect_folders(TarReader(path, limits), archive_format, limits)
+    reader = ZipReader(path, limits)
+    members = list(reader.members())
+    if has_arrays(members):
+        arrays = ArrayReader(reader, members, limits)
+        return _listing("npz", arrays.arrangement(), sum(member.n_bytes for member in members), limits)
+    return _inspect_folders(reader, "zip", limits)
+
+
+def archive_format_of(path: Path) -> Literal["zip", "tar", "tar.gz"]:
+    """The container by its first bytes, whatever the file is called; NotAnArchive saying what they look like."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise NotAnArchive(f"the file is empty; expected {ACCEPTED_ARCHIVES}")
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if head.startswith(b"\x1f\x8b"):
+        return "tar.gz"
+    if head[257:262] == b"ustar":
+        return "tar"
+    raise NotAnArchive(f"the file looks like {describe_bytes(head)}; expected {ACCEPTED_ARCHIVES}")
+
+
+def _inspect_folders(reader: ArchiveReader, archive_format: ArchiveFormat, limits: ArchiveLimits) -> ArchiveListing:
+    members = list(reader.members())
+    kept = [member for member in members if not is_system_path(member.parts)]
+    files = [member for member in kept if not member.is_folder]
+    folders = [member.parts for member in kept if member.is_folder]
+    _check_files(files, limits)
+    tables = _tables(reader, [member for member in files if is_table(member)])
+    candidates = [member for member in files if not is_text(member)]
+    ignored = [member.name for member in members if not member.is_folder and is_system_path(member.parts)]
+    ignored += [member.name for member in files if is_text(member) and member.parts not in tables]
+    if not candidates:
+        raise UnknownLayout(f"no image among {len(members)} entries; expected {ACCEPTED_ARCHIVES}")
+    arrangement = arrange_by_metadata(candidates, tables, limits) if tables else None
+    if arrangement is None:
+        try:
+            arrangement = arrange_folders(candidates, folders)
+        except UnknownLayout as error:
+            if not tables:
+                raise
+            raise UnknownLayout(f"{error.detail}. {explain_columns(tables)}") from error
+        ignored += ["/".join(path) for path in tables]
+    ignored += arrangement.ignored
+    unpacked_bytes = sum(member.n_bytes for member in members)
+    return _listing(archive_format, arrangement, unpacked_bytes, limits, ignored)
+
+
+def _listing(
+    archive_format: ArchiveFormat,
+    arrangement: Arrangement,
+    unpacked_bytes: int,
+    limits: ArchiveLimits,
+    ignored: Sequence[str] = (),
+) -> ArchiveListing:
+    finished, is_carved = finish(arrangement)
+    listing = ArchiveListing(
+        format=archive_format,
+        layout=finished.layout,
+        samples=finished.samples,
+        ignored=tuple(ignored),
+        unpacked_bytes=unpacked_bytes,
+        is_carved=is_carved,
+    )
+    if len(listing.classes) > limits.classes:
+        raise ArchiveTooLarge(f"{len(listing.classes)} classes, the limit is {limits.classes}")
+    return listing
+
+
+def _check_files(files: Sequence[Member], limits: ArchiveLimits) -> None:
+    nested = [member.name for member in files if is_archive(member)]
+    if nested:
+        raise UnsafeArchive(f"archives within the archive: {named(nested)}; expected images alone")
+    for member in files:
+        if member.n_bytes > limits.entry_bytes:
+            raise ArchiveTooLarge(f"{member.name!r} has {member.n_bytes} bytes, the limit is {limits.entry_bytes}")
+        if is_table(member) and member.n_bytes > METADATA_BYTES:
+            raise ArchiveTooLarge(f"{member.name!r} has {member.n_bytes} bytes, the limit is {METADATA_BYTES}")
+
+
+def _tables(reader: ArchiveReader, members: Sequence[Member]) -> dict[tuple[str, ...], bytes]:
+    """Contents of the metadata files by path."""
+    if not members:
+        return {}
+    parts = {member.name: member.parts for member in members}
+    tables = {}
+    for name, data in reader.contents(parts):
+        if isinstance(data, UnreadableImage):
+            raise UnknownLayout(f"{name!r} cannot be read: {data.detail}")
+        tables[parts[name]] = data
+    return tables
