@@ -215,7 +215,10 @@ class BlobWriter:
             self._target.close()
             # The row's new date keeps the sweeper away from the file that comes next.
             with blobs._database.session() as session:
-                in_store = _claim_row(session, sha256, self.size_bytes, "store") or blobs.info(session, sha256).place == "store"
+                in_store = (
+                    _claim_row(session, sha256, self.size_bytes, "store")
+                    or blobs.info(session, sha256).place == "store"
+                )
             if in_store:
                 blobs._files.makedirs(final.rsplit("/", 1)[0], exist_ok=True)
                 if blobs._is_local:
@@ -226,6 +229,23 @@ class BlobWriter:
             return BlobInfo(sha256, self.size_bytes)
         except OSError as error:
             raise StorageUnavailable(f"the blob store does not keep {sha256}: {error}") from error
+
+    @contextmanager
+    def local_path(self) -> Iterator[Path]:
+        """What was written, as a local file to look at before `commit`; nothing can be written afterwards."""
+        blobs = self._blobs
+        if blobs._is_local:
+            self._target.flush()
+            yield Path(self._path)
+            return
+        try:
+            self._target.close()
+            with tempfile.TemporaryDirectory(prefix="mr-blob-") as folder:
+                copy = Path(folder) / "upload"
+                blobs._files.get_file(self._path, str(copy))
+                yield copy
+        except OSError as error:
+            raise StorageUnavailable(f"the blob store does not give the upload back: {error}") from error
 
     def abort(self) -> None:
         """Drop what has not been committed."""

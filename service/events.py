@@ -17,6 +17,7 @@ from service.session import Database
 
 EventType = Literal["status", "phase", "metrics", "message"]
 Level = Literal["info", "warning", "error"]
+NewEvent = tuple[EventType, Mapping[str, Any], Level]
 
 EVENTS_CHANNEL: Final = "mr_events"
 """PostgreSQL channel; the payload is the id of a job that has new events."""
@@ -26,18 +27,18 @@ DISPATCH_CHANNEL: Final = "mr_dispatch"
 _log = structlog.get_logger(__name__)
 
 
-def append(session: Session, job_id: str, type: EventType, data: Mapping[str, Any], level: Level = "info") -> int:
+def append(session: Session, job_id: str, event_type: EventType, data: Mapping[str, Any], level: Level = "info") -> int:
     """Add one event; its number. The job's row hands the numbers out, so none is missing and none is double."""
     numbered = update(Job).where(Job.id == job_id).values(event_seq=Job.event_seq + 1).returning(Job.event_seq)
     seq = session.scalars(numbered).one_or_none()
     if seq is None:
         raise NotFound(f"there is no job {job_id}")
-    write(session, job_id, seq, [(type, data, level)])
+    write(session, job_id, seq, [(event_type, data, level)])
     return seq
 
 
 def write(
-    session: Session, job_id: str, last_seq: int, events: Sequence[tuple[EventType, Mapping[str, Any], Level]]
+    session: Session, job_id: str, last_seq: int, events: Sequence[NewEvent]
 ) -> None:
     """Write events whose numbers, ending at `last_seq`, the job's row gave out in this transaction."""
     if not events:
@@ -46,16 +47,20 @@ def write(
     session.execute(
         insert(Event).values(at=func.clock_timestamp()),
         [
-            {"job_id": job_id, "seq": first + n, "type": type, "level": level, "data": dict(data)}
-            for n, (type, data, level) in enumerate(events)
+            {"job_id": job_id, "seq": first + n, "type": event_type, "level": level, "data": dict(data)}
+            for n, (event_type, data, level) in enumerate(events)
         ],
     )
     notify(session, EVENTS_CHANNEL, job_id)
 
 
-def list_events(session: Session, job_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
-    """Events with a number above `after`, in order."""
+def list_events(
+    session: Session, job_id: str, *, after: int = 0, limit: int = 1000, type: EventType | None = None
+) -> Sequence[Event]:
+    """Events with a number above `after`, in order; of one type if it is given."""
     query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(limit)
+    if type is not None:
+        query = query.where(Event.type == type)
     return session.scalars(query).all()
 
 
