@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, cast, func, literal, select, update
+from sqlalchemy import ColumnElement, Float, case, cast, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
@@ -61,7 +61,7 @@ def claim(session: Session, job_id: str, *, owner: str, lease_s: float, environm
             Job.id == job_id,
             Job.status == "queued",
             Job.attempt < Job.max_attempts,
-            func.coalesce(Job.deadline_at, "infinity") > func.clock_timestamp(),
+            or_(Job.deadline_at.is_(None), Job.deadline_at > func.clock_timestamp()),
         )
         .values(
             status="running",
@@ -101,7 +101,9 @@ def resume(session: Session, job_id: str, fence: int, *, lease_s: float) -> Clai
 
 def heartbeat(session: Session, claim: Claim) -> bool:
     """Renew the lease; whether the job is to be cancelled."""
-    return _write(session, claim, lease_until=_after(claim.lease_s), heartbeat_at=func.clock_timestamp()) == "cancelling"
+    return (
+        _write(session, claim, lease_until=_after(claim.lease_s), heartbeat_at=func.clock_timestamp()) == "cancelling"
+    )
 
 
 def is_cancelling(session: Session, claim: Claim) -> bool:
@@ -125,19 +127,16 @@ def stalled_s(session: Session, claim: Claim) -> tuple[str | None, float]:
 
 def record_phase(session: Session, claim: Claim, phase: str) -> bool:
     """A phase begins; whether the job is to be cancelled."""
-    values = {"phase": phase, "progress": None, "progress_at": func.clock_timestamp()}
-    return _write(session, claim, [("phase", {"phase": phase}, "info")], **values) == "cancelling"
+    new: list[events.NewEvent] = [("phase", {"phase": phase}, "info")]
+    return _write(session, claim, new, phase=phase, progress=None, progress_at=func.clock_timestamp()) == "cancelling"
 
 
 def record_progress(session: Session, claim: Claim, progress: Mapping[str, Any]) -> bool:
     """Replace the progress (step, total, percent, eta_s, unit); whether the job is to be cancelled."""
-    values = {"progress": dict(progress), "progress_at": func.clock_timestamp()}
-    return _write(session, claim, **values) == "cancelling"
+    return _write(session, claim, progress=dict(progress), progress_at=func.clock_timestamp()) == "cancelling"
 
 
-def record_events(
-    session: Session, claim: Claim, new: Sequence[tuple[events.EventType, Mapping[str, Any], events.Level]]
-) -> bool:
+def record_events(session: Session, claim: Claim, new: Sequence[events.NewEvent]) -> bool:
     """Add events in order; whether the job is to be cancelled. Counts as progress."""
     return _write(session, claim, new, progress_at=func.clock_timestamp()) == "cancelling"
 
@@ -161,10 +160,12 @@ def load_checkpoint(session: Session, claim: Claim, name: str) -> StoredCheckpoi
     return session.get(StoredCheckpoint, (claim.job_id, name))
 
 
-def finish_succeeded(session: Session, claim: Claim, result: Mapping[str, Any], *, artifacts: Sequence[Any] = ()) -> None:
+def finish_succeeded(
+    session: Session, claim: Claim, result: Mapping[str, Any], *, artifacts: Sequence[Any] = ()
+) -> None:
     """End the job with its result; `artifacts` are further rows (StoredArtifact, StoredSpectrum, ...) of this commit.
 
-    Call it first in the transaction, then add what else belongs to the result. JobCancelled where a cancel was faster.
+    What else belongs to the result goes into the same transaction. JobCancelled where a cancel was faster.
     """
     ended = _end(session, claim, status="succeeded", outcome="succeeded", only=("running",), result=dict(result))
     if not ended:
@@ -225,7 +226,9 @@ def end_cancelled(session: Session, job: Job) -> None:
 
 def unclaimed(session: Session, queue: str) -> Sequence[str]:
     """Jobs that were published to the queue and that nobody has claimed yet; for the watchdog of an idle worker."""
-    return session.scalars(select(Job.id).where(Job.status == "queued", Job.queue == queue, Job.dispatch_count > 0)).all()
+    return session.scalars(
+        select(Job.id).where(Job.status == "queued", Job.queue == queue, Job.dispatch_count > 0)
+    ).all()
 
 
 _LEASED = (Job.status.in_(_ACTIVE), Job.lease_until > func.clock_timestamp())
@@ -234,7 +237,7 @@ _LEASED = (Job.status.in_(_ACTIVE), Job.lease_until > func.clock_timestamp())
 def _write(
     session: Session,
     claim: Claim,
-    new: Sequence[tuple[events.EventType, Mapping[str, Any], events.Level]] = (),
+    new: Sequence[events.NewEvent] = (),
     **values: Any,
 ) -> str:
     row = session.execute(
@@ -258,9 +261,7 @@ def _hold(session: Session, claim: Claim) -> Job:
     return job
 
 
-def _end(
-    session: Session, claim: Claim, *, status: str, outcome: str, only: tuple[str, ...], **values: Any
-) -> bool:
+def _end(session: Session, claim: Claim, *, status: str, outcome: str, only: tuple[str, ...], **values: Any) -> bool:
     query = select(Job).where(Job.id == claim.job_id, Job.fence == claim.fence, Job.status.in_(only), *_LEASED)
     job = session.scalars(query.with_for_update().execution_options(populate_existing=True)).one_or_none()
     if job is None:
@@ -270,13 +271,17 @@ def _end(
 
 
 def _requeue(session: Session, job: Job, code: str, detail: str, *, delay_s: float, counts: bool = True) -> None:
-    values = {"next_dispatch_at": _after(delay_s), "dispatch_count": 0, "attempt": job.attempt if counts else job.attempt - 1}
+    values = {
+        "next_dispatch_at": _after(delay_s),
+        "dispatch_count": 0,
+        "attempt": job.attempt if counts else job.attempt - 1,
+    }
     _change(session, job, "queued", code, "warning", code=code, detail=detail, **values)
 
 
 def _change(session: Session, job: Job, status: str, outcome: str, level: events.Level, **values: Any) -> None:
     """Move a locked job out of its attempt: fence raised, lease gone, attempt closed, event written, free slot rung."""
-    told = {key: values.pop(key) for key in ("code", "detail") if key in values}
+    told: dict[str, Any] = {key: values.pop(key) for key in ("code", "detail") if key in values}
     told |= {key: values["error"][key] for key in ("code", "detail") if values.get("error")}
     values = {"next_dispatch_at": None, **values}
     attempts = [dict(attempt) for attempt in job.attempts]
@@ -306,8 +311,6 @@ def _change(session: Session, job: Job, status: str, outcome: str, level: events
 def _batch_divisor() -> ColumnElement[int]:
     """2 where an earlier attempt ran out of memory; as SQL, so that the claim stays one statement."""
     tests = [Job.attempts.contains([{"outcome": code}]) for code in sorted(OUT_OF_MEMORY)]
-    from sqlalchemy import case, or_
-
     return case((or_(*tests), literal(2)), else_=literal(1))
 
 

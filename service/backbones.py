@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete as sql_delete, or_, select
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from mr_core.backbones.description import RANDOM_PREFIX, BackboneDescription, BackboneOutputs
@@ -76,5 +77,3 @@ def delete(session: Session, tenant: str, backbone_id: str) -> None:
     if needed_by:
         raise BackboneInUse(f"{backbone_id} is needed by {', '.join(needed_by)}")
     session.execute(sql_delete(RegisteredBackbone).where(RegisteredBackbone.id == backbone.id))
-
-

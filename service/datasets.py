@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import delete as sql_delete, select, update
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from mr_core.errors import DatasetError
@@ -120,18 +121,19 @@ def delete(session: Session, tenant: str, dataset_id: str) -> None:
     """Forget a dataset; DatasetInUse while a job that has not ended needs it. Its blobs go when nothing needs them."""
     from service.jobs import cancel
 
+    unfinished = select(Job).where(
+        Job.dataset_id == dataset_id, Job.tenant == tenant, Job.status.not_in(TERMINAL_STATUSES)
+    )
+    # The job before the dataset, as an ending validation locks them; otherwise the two could wait for each other.
+    validating = session.scalars(unfinished.where(Job.kind == VALIDATE).with_for_update()).all()
     query = select(Dataset).filter_by(tenant=tenant, id=dataset_id).with_for_update()
     if session.scalars(query).one_or_none() is None:
         raise NotFound(f"there is no dataset {dataset_id}")
-    unfinished = select(Job.id, Job.kind).where(
-        Job.dataset_id == dataset_id, Job.tenant == tenant, Job.status.not_in(TERMINAL_STATUSES)
-    )
-    users = session.execute(unfinished).all()
-    needed_by = [user.id for user in users if user.kind != VALIDATE]
+    needed_by = session.scalars(unfinished.where(Job.kind != VALIDATE).limit(5)).all()
     if needed_by:
-        raise DatasetInUse(f"{dataset_id} is needed by {', '.join(needed_by[:5])}")
-    for user in users:
-        cancel(session, user.id)
+        raise DatasetInUse(f"{dataset_id} is needed by {', '.join(job.id for job in needed_by)}")
+    for job in validating:
+        cancel(session, job.id)
     session.execute(sql_delete(Dataset).where(Dataset.id == dataset_id))
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from sqlalchemy import URL
 
 from service.errors import ConfigurationError, DatabaseUnavailable
@@ -149,6 +149,7 @@ class EmbeddedPostgres:
 
     def _run(self, program: str, *arguments: str) -> str:
         """Run it to its end; what it said where it failed, else nothing."""
+        account = self._account
         # A file, not a pipe: the server inherits the output and would keep a pipe open for ever.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
@@ -159,7 +160,9 @@ class EmbeddedPostgres:
                 cwd="/",
                 check=False,
                 env={**os.environ, "LC_ALL": "C.UTF-8"},
-                **({"user": self._account, "group": self._account, "extra_groups": []} if self._account else {}),
+                user=account,
+                group=account,
+                extra_groups=[] if account else None,
             )
             output.seek(0)
             return output.read().decode(errors="replace").strip() or "it failed" if done.returncode else ""

@@ -1,4 +1,7 @@
-"""What the service raises on purpose, and how a job can end. Each class has a stable `code`; no HTTP status is known here."""
+"""What the service raises on purpose, and how a job can end.
+
+Each class has a stable `code`; no HTTP status is known here.
+"""
 
 from typing import Final
 
@@ -48,6 +51,12 @@ class QuotaExceeded(ServiceError):
     """The tenant has used up what it may have at once."""
 
     code = "quota_exceeded"
+
+
+class InvalidValue(ServiceError):
+    """A value that the database cannot hold: a NUL character, or a number out of range."""
+
+    code = "invalid_value"
 
 
 class Conflict(ServiceError):

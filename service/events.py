@@ -37,9 +37,7 @@ def append(session: Session, job_id: str, event_type: EventType, data: Mapping[s
     return seq
 
 
-def write(
-    session: Session, job_id: str, last_seq: int, events: Sequence[NewEvent]
-) -> None:
+def write(session: Session, job_id: str, last_seq: int, events: Sequence[NewEvent]) -> None:
     """Write events whose numbers, ending at `last_seq`, the job's row gave out in this transaction."""
     if not events:
         return

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Select, case, delete as sql_delete, func, select, update
+from sqlalchemy import Select, case, func, select, update
+from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
 from service import datasets, events
@@ -51,7 +52,7 @@ def create_job(
         datasets.hold(session, tenant, dataset_id)
     if idempotency_key is not None:
         # Two requests with one key wait for each other here, instead of both finding no job.
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"{tenant}\0{idempotency_key}", 0))))
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"{tenant} {idempotency_key}", 0))))
         earlier = session.scalars(select(Job).filter_by(tenant=tenant, idempotency_key=idempotency_key)).one_or_none()
         if earlier is not None:
             if earlier.spec != spec:
@@ -184,5 +185,5 @@ def delete(session: Session, tenant: str, job_id: str) -> None:
         raise JobNotFinished(f"{job_id} is {job.status}: cancel it first")
 
 
-def _visible(tenant: str) -> Select[tuple[Job]]:
+def _visible(tenant: str) -> Select[Job]:
     return select(Job).where(Job.tenant == tenant, Job.kind.not_in(INTERNAL_KINDS))

@@ -47,7 +47,9 @@ def create_key(
     """A new key; the second value is the whole key and cannot be had again."""
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
-        raise UnknownScope(f"found the scopes {unknown or 'none'}, expected some of {', '.join(SCOPES)}", param="scopes")
+        raise UnknownScope(
+            f"found the scopes {unknown or 'none'}, expected some of {', '.join(SCOPES)}", param="scopes"
+        )
     secret = secrets.token_hex(32)
     key = ApiKey(
         id=new_id("key"),
@@ -67,7 +69,7 @@ def authenticate(session: Session, presented: str) -> Caller:
     """The caller behind a key; one and the same Unauthenticated whatever is wrong with it."""
     prefix, _, rest = presented.partition("_")
     key_id, _, secret = rest.partition("_")
-    key = session.scalars(select(ApiKey).where(ApiKey.id == f"key_{key_id}", prefix == "mr")).one_or_none()
+    key = session.get(ApiKey, f"key_{key_id}") if prefix == "mr" else None
     # Compared for an unknown id too, so that the time taken tells nothing.
     matches = hmac.compare_digest(_digest(secret), key.secret_sha256 if key else _UNKNOWN)
     if key is None or not matches or key.revoked_at is not None or _is_past(session, key.expires_at):

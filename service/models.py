@@ -1,7 +1,7 @@
 """Tables. PostgreSQL is the truth about every job; the broker only rings."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     ARRAY,
@@ -26,10 +26,10 @@ TERMINAL_STATUSES = ("succeeded", "failed", "cancelled")
 class Base(DeclarativeBase):
     """All tables; times are the database's, with time zone."""
 
-    type_annotation_map = {
+    type_annotation_map: ClassVar = {
         str: Text,
         datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
+        dict[str, Any]: JSONB(none_as_null=True),
         list[str]: ARRAY(Text),
         float: Double,
         bytes: LargeBinary,
@@ -235,5 +235,3 @@ class WorkerHeartbeat(Base):
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
     details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
-
-

@@ -11,7 +11,7 @@ from service.errors import NotFound
 T = TypeVar("T")
 
 
-def page(session: Session, query: Select[tuple[T]], row: Any, *, after: str | None, limit: int) -> tuple[Sequence[T], bool]:
+def page(session: Session, query: Select[T], row: Any, *, after: str | None, limit: int) -> tuple[Sequence[T], bool]:
     """At most `limit` rows of the table `row` from the query, and whether there are more.
 
     The order is total (time, then id), so a page neither repeats nor skips a row while others are added.

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, create_engine, make_url, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from service.errors import ConfigurationError, DatabaseUnavailable
+from service.errors import ConfigurationError, DatabaseUnavailable, InvalidValue
 from service.settings import Settings
 
 # A stopped process must not hold a job's row for ever, nor make others wait for it for ever.
@@ -49,6 +49,8 @@ class Database:
         try:
             with Session(self.engine, expire_on_commit=False) as session, session.begin():
                 yield session
+        except DataError as error:
+            raise InvalidValue(f"the database cannot hold a value: {error.orig}") from error
         except (OperationalError, InterfaceError) as error:
             raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
 

@@ -14,7 +14,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MR_", frozen=True, extra="ignore")
 
-    data_dir: Path = Field(Path("mr-data"), description="Folder of everything that is embedded: database, broker, blobs.")
+    data_dir: Path = Field(
+        Path("mr-data"), description="Folder of everything that is embedded: database, broker, blobs."
+    )
     database_url: str | None = Field(
         None, description="PostgreSQL (postgresql://user:password@host/name). Unset: the embedded one under data_dir."
     )
@@ -22,15 +24,18 @@ class Settings(BaseSettings):
         None, description="Celery's broker (redis://, rediss:// or amqp://). Unset: a folder under data_dir."
     )
     blob_url: str | None = Field(
-        None, description="Any fsspec URL for datasets and checkpoints (s3://bucket/prefix). Unset: a folder under data_dir."
+        None,
+        description="Any fsspec URL for datasets and checkpoints (s3://bucket/prefix). Unset: a folder under data_dir.",
     )
     predictor_urls: Annotated[list[str], NoDecode] = Field(
-        default_factory=list, description="Predictors behind the gateway, comma-separated. Unset: one starts on first use."
+        default_factory=list,
+        description="Predictors behind the gateway, comma-separated. Unset: one starts on first use.",
     )
     predictor_host: str = Field("127.0.0.1", description="Address the predictor binds.")
     predictor_port: int = Field(8100, ge=0, le=65535, description="Port the predictor binds.")
     predictor_token: SecretStr | None = Field(
-        None, description="Shared secret between gateway and predictor; required where the predictor is not on loopback."
+        None,
+        description="Shared secret between gateway and predictor; required where the predictor is not on loopback.",
     )
     host: str = Field("127.0.0.1", description="Address the gateway binds.")
     port: int = Field(8000, ge=0, le=65535, description="Port the gateway binds.")
@@ -38,15 +43,21 @@ class Settings(BaseSettings):
     lease_s: float = Field(60, gt=0, description="A worker that has not renewed its lease for this long is lost.")
     heartbeat_s: float = Field(15, gt=0, description="Time between renewals of a lease; at most a third of lease_s.")
     sweep_s: float = Field(5, gt=0, description="Time between two rounds of the sweeper.")
-    cancel_grace_s: float = Field(8, gt=0, description="A cancelled job whose worker has not answered by then is ended.")
-    progress_deadline_s: float = Field(600, gt=0, description="A running job without progress for this long is stalled.")
+    cancel_grace_s: float = Field(
+        8, gt=0, description="A cancelled job whose worker has not answered by then is ended."
+    )
+    progress_deadline_s: float = Field(
+        600, gt=0, description="A running job without progress for this long is stalled."
+    )
     progress_deadlines_s: dict[str, float] = Field(
         default_factory=dict, description='The same for single phases, as JSON: {"training": 1200}.'
     )
     max_attempts: int = Field(3, ge=1, le=100, description="Attempts of a job that lost its worker or its memory.")
     max_upload_bytes: int = Field(2048 * MIB, gt=0, description="Largest upload of a dataset or of weights.")
     max_unfinished_jobs: int = Field(1000, ge=1, description="Queued and running jobs that one tenant may have.")
-    orphan_blob_s: float = Field(86400, gt=0, description="A blob that nothing refers to is deleted when it is this old.")
+    orphan_blob_s: float = Field(
+        86400, gt=0, description="A blob that nothing refers to is deleted when it is this old."
+    )
     threads: int = Field(0, ge=0, description="Threads of one training attempt; 0 is the number of free cores.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="Log lines for people or for machines.")
