@@ -192,9 +192,9 @@ def _postgres_processes(files: Path, pid: int | None = None) -> set[int]:
     for candidate in psutil.process_iter() if pid is None else [pid]:
         try:
             process = psutil.Process(candidate) if isinstance(candidate, int) else candidate
-            if process.name().startswith("postgres") and Path(process.cwd()) == files.resolve():
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.add(process.pid)
+            is_server = process.name().startswith("postgres") and process.status() != psutil.STATUS_ZOMBIE
+            if is_server and Path(process.cwd()) == files.resolve():
+                found.add(process.pid)
         except psutil.Error:
             continue
     return found

@@ -22,14 +22,10 @@ def downgrade(url: str, revision: str) -> None:
     command.downgrade(_configuration(url), revision)
 
 
-def is_at_head(url: str) -> bool:
+def is_at_head(database: Database) -> bool:
     """Whether every migration of this code has been applied, and none that it does not know."""
-    database = Database(url, pool_size=1)
-    try:
-        with database.session() as session:
-            found = MigrationContext.configure(session.connection()).get_current_heads()
-    finally:
-        database.dispose()
+    with database.session() as session:
+        found = MigrationContext.configure(session.connection()).get_current_heads()
     return set(found) == set(ScriptDirectory(str(_MIGRATIONS)).get_heads())
 
 
