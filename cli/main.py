@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cli.errors import CommandError, Exit
 
 # name -> (module with `configure(name, parser)`, one line of help)
-COMMANDS = {
+COMMANDS: dict[str, tuple[str, str | None]] = {
     "up": ("cli.up", "start the whole service on this machine"),
     "demo": ("cli.demo", "run the main job on a service of its own, and leave demo-output/"),
     "submit": ("cli.submit", "submit a job from a JSON file"),
@@ -28,8 +28,10 @@ COMMANDS = {
     "worker": ("cli.parts", "run a worker of one queue"),
     "sweeper": ("cli.parts", "run a sweeper"),
     "predictor": ("cli.parts", "run a predictor"),
+    "migrate": ("cli.migrate", "bring the database to this version's schema"),
     "keys": ("cli.keys", "create API keys, straight in the database"),
     "doctor": ("cli.doctor", "check what this machine and the service need"),
+    "postgres": ("cli.parts", None),  # `mr up` runs it; not shown
 }
 
 
@@ -61,7 +63,11 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     asked = next((argument for argument in given if not argument.startswith("-")), None)
     for name, (module, help_line) in COMMANDS.items():
-        command = commands.add_parser(name, help=help_line, description=help_line.capitalize() + ".")
+        if help_line is None:
+            command = commands.add_parser(name)
+        else:
+            sentence = f"{help_line[0].upper()}{help_line[1:]}."
+            command = commands.add_parser(name, help=help_line, description=sentence)
         if name == asked:
             importlib.import_module(module).configure(name, command)
     return parser
