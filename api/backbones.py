@@ -1,0 +1,178 @@
+"""Source models: what ships, and what the tenant has registered."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
+
+from api.content import content_response
+from api.datasets import LimitedSink, form_schema
+from api.dependencies import PageOf, Parts, PartsOf, Reader, SessionOf, Writer
+from api.errors import InvalidRequest
+from api.feasibility import mini_clip_config
+from api.predictor import inspect_backbone
+from api.responses import BackboneAnswer, ListOf, list_of
+from api.results import read_blob
+from api.safetensors_header import check_header
+from api.uploads import read_form
+from mr_core.backbones.description import MINI_CLIP, BackboneDescription, Library, Preprocessing
+from service import backbones
+from service.blobs import BlobWriter
+from service.keys import Caller
+from service.orphans import delete_orphan
+
+router = APIRouter(prefix="/v1/backbones", tags=["backbones"])
+
+
+class BackboneForm(BaseModel):
+    """The form of a registration; objects and lists are JSON."""
+
+    file: bytes = Field(description="Weights, as safetensors.", json_schema_extra={"format": "binary"})
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+    library: Library
+    architecture: str = Field(min_length=1, max_length=200, description="As the library calls it.")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the architecture.")
+    architecture_config: dict[str, Any] | None = Field(
+        None, alias="model_config", description="open_clip's model configuration, for an architecture it does not know."
+    )
+    preprocessing: Preprocessing | None = Field(None, description="What the library states, if left out.")
+    classes: tuple[str, ...] | None = Field(None, description="Names of the source classes, in the head's order.")
+
+
+class Backbones(ListOf[BackboneAnswer]):
+    """The tenant's backbones, and those that need no registration."""
+
+    builtin: list[BackboneAnswer]
+    unregistered: dict[str, str] = Field(description="Forms of ids that a job may name as they are.")
+
+
+_UNREGISTERED = {
+    "timm:<name>": "An image classifier of timm, with its hub weights.",
+    "open_clip:<architecture>/<tag>": "An image and text model of open_clip, with its hub weights.",
+    "torchvision:<name>/<weights>": "An image classifier of torchvision, from the worker's cache.",
+    "random:<any id>": "The same architecture with random weights, seeded by the job: a control.",
+}
+_TEXTS = frozenset(field.alias or name for name, field in BackboneForm.model_fields.items()) - {"file"}
+_JSON_FIELDS = frozenset({"arguments", "model_config", "preprocessing", "classes"})
+
+
+@router.post("", status_code=201, openapi_extra=form_schema(BackboneForm))
+async def create_backbone(request: Request, response: Response, parts: PartsOf, caller: Writer) -> BackboneAnswer:
+    """Register a source model. The weights are loaded once to see that they fit; if not, nothing is kept."""
+    with parts.blobs.writer() as writer:
+        sink = LimitedSink(writer, parts.settings.max_upload_bytes)
+        form = await read_form(request, files={"file": lambda _: sink}, texts=_TEXTS)
+        if "file" not in form.files:
+            raise InvalidRequest("the form field file is missing", param="file")
+        fields = _fields(form.texts)
+        answer = await run_sync(_register, parts, caller, writer, fields)
+    parts.prometheus.uploaded(writer.size_bytes)
+    response.headers["Location"] = f"/v1/backbones/{answer.id}"
+    return answer
+
+
+@router.get("")
+def list_backbones(session: SessionOf, caller: Reader, page: PageOf) -> Backbones:
+    """The tenant's backbones, newest first; beside them what ships and what needs no registration."""
+    rows, has_more = backbones.list_backbones(session, caller.tenant, after=page.after, limit=page.limit)
+    listed = list_of(rows, BackboneAnswer.of, has_more=has_more)
+    return Backbones(**listed.model_dump(), builtin=[mini_clip()], unregistered=_UNREGISTERED)
+
+
+@router.head("/{backbone_id}/content", include_in_schema=False)
+@router.get("/{backbone_id}/content", response_class=Response)
+def read_content(request: Request, backbone_id: str, session: SessionOf, parts: PartsOf, caller: Reader) -> Response:
+    """The weights as they were uploaded."""
+    row = backbones.get(session, caller.tenant, backbone_id)
+    return content_response(
+        request,
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        media_type="application/octet-stream",
+        read=partial(read_blob, parts, row.sha256),
+        filename=f"{row.id}.safetensors",
+    )
+
+
+@router.get("/{backbone_id:path}")
+def read_backbone(backbone_id: str, session: SessionOf, caller: Reader) -> BackboneAnswer:
+    """A registered backbone, or builtin/mini-clip."""
+    if backbone_id == MINI_CLIP:
+        return mini_clip()
+    return BackboneAnswer.of(backbones.get(session, caller.tenant, backbone_id))
+
+
+@router.delete("/{backbone_id}", status_code=204)
+def delete_backbone(backbone_id: str, session: SessionOf, caller: Writer) -> None:
+    """Forget a backbone; 409 while a job that has not ended names it. Adapters keep its description and checksum."""
+    backbones.delete(session, caller.tenant, backbone_id)
+
+
+def mini_clip() -> BackboneAnswer:
+    """The backbone that ships."""
+    config = mini_clip_config()
+    return BackboneAnswer(
+        id=MINI_CLIP,
+        name="mini-clip",
+        library="builtin",
+        architecture="mini_clip",
+        sha256=config["weights_sha256"],
+        size_bytes=None,
+        parameters=config["parameters"],
+        outputs={"labels": len(config["classes"]), "embedding": config["embedding_dim"], "text": True},
+        preprocessing=config["preprocessing"],
+        classes=config["classes"],
+        created_at=None,
+    )
+
+
+def _fields(texts: Mapping[str, str]) -> BackboneForm:
+    values: dict[str, Any] = {"file": b""}
+    for name, text in texts.items():
+        try:
+            values[name] = json.loads(text) if name in _JSON_FIELDS else text
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest(f"{name} is not JSON: {error}", param=name) from error
+    try:
+        return BackboneForm.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        param = ".".join(map(str, first["loc"]))
+        raise InvalidRequest(f"{param}: {first['msg']}", param=param) from error
+
+
+def _register(parts: Parts, caller: Caller, writer: BlobWriter, form: BackboneForm) -> BackboneAnswer:
+    with writer.local_path() as path:
+        check_header(path)
+    description = BackboneDescription(
+        id="uploaded",
+        library=form.library,
+        architecture=form.architecture,
+        arguments=form.arguments,
+        architecture_config=form.architecture_config,
+        preprocessing=form.preprocessing,
+        classes=form.classes,
+    )
+    blob = writer.commit()
+    try:
+        inspection = inspect_backbone(parts.settings, blob.sha256, description)
+        with parts.database.session() as session:
+            row = backbones.create(
+                session,
+                tenant=caller.tenant,
+                name=form.name,
+                # What the library states today is written down, so that another version of it changes nothing.
+                description=description.model_copy(update={"preprocessing": inspection.preprocessing}),
+                sha256=blob.sha256,
+                size_bytes=blob.size_bytes,
+                parameters=inspection.parameters,
+                outputs=inspection.outputs,
+            )
+            return BackboneAnswer.of(row)
+    except Exception:
+        delete_orphan(parts.database, parts.blobs, blob.sha256)
+        raise

@@ -1,0 +1,130 @@
+"""Datasets: uploaded as archives, looked at here, decoded and validated by a worker."""
+
+from typing import Annotated, Any, Literal
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
+
+from api.dependencies import PageOf, Parts, PartsOf, Reader, SessionOf, Writer
+from api.errors import InvalidRequest
+from api.responses import DatasetAnswer, ListOf, list_of
+from api.uploads import Form, read_form
+from mr_core.errors import ReprogrammingError
+from service import datasets
+from service.blobs import BlobWriter
+from service.errors import PayloadTooLarge
+from service.keys import Caller
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+Modality = Literal["image"]
+_NAME: TypeAdapter[str] = TypeAdapter(
+    Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+)
+
+
+class DatasetForm(BaseModel):
+    """The form of an upload."""
+
+    file: bytes = Field(
+        description="zip, tar or tar.gz with train/<class>/ and test/<class>/, or <class>/ alone; or npz with "
+        "x_train, y_train[, x_test, y_test].",
+        json_schema_extra={"type": "string", "format": "binary"},
+    )
+    name: str = Field(min_length=1, max_length=200)
+    modality: Modality = "image"
+
+
+def form_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI request body of a form that `read_form` reads as it comes."""
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": model.model_json_schema()}}}
+    }
+
+
+class LimitedSink:
+    """Passes on at most `limit` bytes."""
+
+    def __init__(self, writer: BlobWriter, limit: int) -> None:
+        self._writer, self._limit = writer, limit
+
+    def write(self, content: bytes) -> None:
+        if self._writer.size_bytes + len(content) > self._limit:
+            raise PayloadTooLarge(f"the file has more than {self._limit} bytes", param="file")
+        self._writer.write(content)
+
+
+@router.post("", status_code=201, openapi_extra=form_schema(DatasetForm))
+async def create_dataset(request: Request, response: Response, parts: PartsOf, caller: Writer) -> DatasetAnswer:
+    """Upload an archive. What its names, directory and sizes show to be wrong is refused here, and nothing is kept."""
+    with parts.blobs.writer() as writer:
+        sink = LimitedSink(writer, parts.settings.max_upload_bytes)
+        form = await read_form(request, files={"file": lambda _: sink}, texts={"name", "modality"})
+        name, modality = _fields(form)
+        answer = await run_sync(_keep, parts, caller, writer, name, modality)
+    parts.prometheus.uploaded(answer.size_bytes)
+    response.headers["Location"] = f"/v1/datasets/{answer.id}"
+    return answer
+
+
+def _keep(parts: Parts, caller: Caller, writer: BlobWriter, name: str, modality: str) -> DatasetAnswer:
+    from mr_core.datasets.archive import inspect_archive  # numpy and Pillow, which the gateway starts without
+
+    try:
+        with writer.local_path() as path:
+            inspect_archive(path)
+    except ReprogrammingError as error:
+        error.param = error.param or "file"
+        raise
+    blob = writer.commit()
+    with parts.database.session() as session:
+        row = datasets.create(
+            session,
+            tenant=caller.tenant,
+            name=name,
+            modality=modality,
+            sha256=blob.sha256,
+            size_bytes=blob.size_bytes,
+            max_attempts=parts.settings.max_attempts,
+        )
+        return DatasetAnswer.of(row)
+
+
+@router.get("")
+def list_datasets(session: SessionOf, caller: Reader, page: PageOf) -> ListOf[DatasetAnswer]:
+    """The tenant's datasets, newest first."""
+    rows, has_more = datasets.list_datasets(session, caller.tenant, after=page.after, limit=page.limit)
+    return list_of(rows, DatasetAnswer.of, has_more=has_more)
+
+
+@router.get("/{dataset_id}")
+def read_dataset(dataset_id: str, session: SessionOf, caller: Reader) -> DatasetAnswer:
+    """A dataset: still validating, ready, or invalid with the reason."""
+    return DatasetAnswer.of(datasets.get(session, caller.tenant, dataset_id))
+
+
+@router.get("/{dataset_id}/report")
+def read_report(dataset_id: str, session: SessionOf, caller: Reader) -> dict[str, Any]:
+    """Classes, counts, duplicates, corrupt files, leakage and limits, as validation found them."""
+    row = datasets.get(session, caller.tenant, dataset_id)
+    return {"dataset": row.id, "status": row.status, "report": row.report, "error": row.error}
+
+
+@router.delete("/{dataset_id}", status_code=204)
+def delete_dataset(dataset_id: str, session: SessionOf, caller: Writer) -> None:
+    """Delete a dataset; 409 while a job that has not ended needs it. Jobs that have ended keep their results."""
+    datasets.delete(session, caller.tenant, dataset_id)
+
+
+def _fields(form: Form) -> tuple[str, Modality]:
+    if "file" not in form.files:
+        raise InvalidRequest("the form field file is missing", param="file")
+    modality = form.texts.get("modality", "image")
+    if modality not in Modality.__args__:  # type: ignore[attr-defined]
+        raise InvalidRequest(f"unknown modality {modality!r}; allowed: image", param="modality")
+    try:
+        name = _NAME.validate_python(form.texts.get("name", form.files["file"][0]))
+    except ValidationError as error:
+        raise InvalidRequest("name has to have 1 to 200 characters", param="name") from error
+    return name, "image"

@@ -1,0 +1,122 @@
+"""What can be said without torch about whether a job can succeed: refused at the POST, not after a wait in the queue.
+
+What only the loaded backbone or the decoded images show is checked in the attempt, which fails with the same codes.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from sqlalchemy.orm import Session
+
+from mr_core.backbones.description import MINI_CLIP, RANDOM_PREFIX
+from mr_core.backbones.identifiers import describe
+from mr_core.errors import SpecError
+from mr_core.job_spec import JobSpec
+from service import adapters, backbones
+from service.models import Dataset
+
+_INJECTIVE = frozenset({"frequent", "iterative"})  # each target class takes a source class of its own
+
+
+@dataclass(frozen=True)
+class KnownBackbone:
+    """What is known of a backbone that is not loaded; "unknown" is left to the attempt."""
+
+    id: str
+    canvas: int | None = None
+    labels: int | Literal["unknown"] | None = "unknown"
+    text: bool | None = None
+
+
+def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Dataset) -> None:
+    """SpecError (or BackboneError, NotFound) naming the part of the spec that cannot work."""
+    backbone = known_backbone(session, tenant, spec.backbone)
+    adapter_id = getattr(spec, "adapter", None)
+    if adapter_id is not None:
+        _check_adapter(adapters.get(session, tenant, adapter_id).config, spec, dataset)
+    _check_input_transform(getattr(spec, "input_transform", None), backbone)
+    _check_label_mapping(getattr(spec, "label_mapping", None), backbone, n_targets=len(dataset.classes))
+    _check_samples(spec, dataset)
+
+
+def known_backbone(session: Session, tenant: str, backbone_id: str) -> KnownBackbone:
+    """What is known of the backbone of this id; NotFound or BackboneError where there is none."""
+    trained_id = backbone_id.removeprefix(RANDOM_PREFIX)
+    if trained_id.startswith("bb_"):
+        row = backbones.get(session, tenant, trained_id)
+        preprocessing = row.description.get("preprocessing") or {}
+        return KnownBackbone(
+            backbone_id, canvas=preprocessing.get("size"), labels=row.outputs["labels"], text=row.outputs["text"]
+        )
+    description = describe(backbone_id)
+    if trained_id == MINI_CLIP:
+        config = mini_clip_config()
+        return KnownBackbone(
+            backbone_id, canvas=config["preprocessing"]["size"], labels=len(config["classes"]), text=True
+        )
+    if description.library == "open_clip":
+        return KnownBackbone(backbone_id, labels=None, text=True)
+    return KnownBackbone(backbone_id, text=False)
+
+
+@cache
+def mini_clip_config() -> dict[str, Any]:
+    """What ships beside mini-clip's weights."""
+    file = files("mr_core.backbones.builtin.mini_clip").joinpath("config.json")
+    config: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return config
+
+
+def _check_input_transform(transform: Any, backbone: KnownBackbone) -> None:
+    image_size = getattr(transform, "image_size", None)
+    if image_size is not None and backbone.canvas is not None and image_size >= backbone.canvas:
+        raise SpecError(
+            f"image_size {image_size} leaves no frame: the canvas of {backbone.id} is {backbone.canvas} pixels a side, "
+            f"so image_size must be at most {backbone.canvas - 1} (or use the identity transform)",
+            param="input_transform.image_size",
+        )
+
+
+def _check_label_mapping(mapping: Any, backbone: KnownBackbone, *, n_targets: int) -> None:
+    kind = getattr(mapping, "kind", None)
+    reads_labels = kind in _INJECTIVE or getattr(mapping, "on", None) == "source_logits"
+    if reads_labels and backbone.labels is None:
+        raise SpecError(
+            f"the mapping {kind} reads source labels, and {backbone.id} has none; use linear on the embedding",
+            param="label_mapping.kind",
+        )
+    needed = n_targets * (getattr(mapping, "sources_per_class", None) or 1)
+    if kind in _INJECTIVE and isinstance(backbone.labels, int) and needed > backbone.labels:
+        raise SpecError(
+            f"the mapping {kind} gives each of {n_targets} target classes source classes of its own, "
+            f"and {backbone.id} has {backbone.labels}; use a linear mapping",
+            param="label_mapping.kind",
+        )
+    if kind == "text" and backbone.text is False:
+        raise SpecError(f"the mapping text needs a text tower, and {backbone.id} has none", param="label_mapping.kind")
+
+
+def _check_samples(spec: JobSpec, dataset: Dataset) -> None:
+    n_classes, n_train = len(dataset.classes), int(dataset.splits.get("train", 0))
+    samples = getattr(spec, "samples", None)
+    if samples is not None and samples < n_classes:
+        raise SpecError(f"{samples} samples cannot cover {n_classes} classes", param="samples")
+    fraction = getattr(getattr(spec, "evaluation", None), "validation_fraction", 0)
+    if fraction > 0 and n_train == n_classes:
+        raise SpecError(
+            f"{n_train} training images of {n_classes} classes leave none for validation: "
+            "set evaluation.validation_fraction to 0 and trainer.selection to 'last'",
+            param="evaluation.validation_fraction",
+        )
+
+
+def _check_adapter(config: dict[str, Any], spec: JobSpec, dataset: Dataset) -> None:
+    trained_on = config.get("backbone")
+    trained_id = trained_on.get("id") if isinstance(trained_on, dict) else trained_on
+    if trained_id is not None and trained_id != spec.backbone:
+        raise SpecError(f"the adapter was trained around {trained_id}, not around {spec.backbone}", param="adapter")
+    if list(config.get("classes", dataset.classes)) != list(dataset.classes):
+        raise SpecError(f"the adapter's classes are not those of {dataset.id}", param="adapter")

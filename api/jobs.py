@@ -1,0 +1,153 @@
+"""Jobs: submit, read, list, cancel, retry, delete."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from api.dependencies import PageOf, PartsOf, Reader, SessionOf, Writer, is_storable
+from api.errors import InvalidRequest
+from api.feasibility import check_feasible
+from api.responses import JobAnswer, JobDetail, ListOf, list_of
+from mr_core.job_spec import AnyJobSpec
+from service import datasets, events, jobs, workers
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+Status = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+_METADATA = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
+_METADATA_PARAMETER = {
+    "name": "metadata",
+    "in": "query",
+    "style": "deepObject",
+    "description": "metadata[key]=value; several have to fit all.",
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+
+
+class DryRun(BaseModel):
+    """A job that could be submitted: its spec with every default filled in."""
+
+    valid: Literal[True] = True
+    spec: dict[str, Any]
+    queue: str
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=JobAnswer,
+    responses={200: {"model": DryRun, "description": "With dry_run: the job could be submitted."}},
+)
+def create_job(
+    spec: Annotated[AnyJobSpec, Body()],
+    response: Response,
+    session: SessionOf,
+    parts: PartsOf,
+    caller: Writer,
+    dry_run: Annotated[bool, Query(description="Check only; nothing is kept.")] = False,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+) -> JobAnswer | JSONResponse:
+    """Submit a job. What the spec, the dataset and the known backbones show to be impossible is refused here.
+
+    With an Idempotency-Key that was used before for the same spec, the job of that time.
+    """
+    stored = spec.model_dump(mode="json")
+    _check_storable(stored)
+    dataset = datasets.require_ready(session, caller.tenant, spec.dataset)
+    check_feasible(session, caller.tenant, spec, dataset)
+    queue = workers.choose_queue(session, spec.device)
+    if dry_run:
+        return JSONResponse(DryRun(spec=stored, queue=queue).model_dump(mode="json"))
+    job = jobs.create_job(
+        session,
+        tenant=caller.tenant,
+        kind=spec.kind,
+        spec=stored,
+        queue=queue,
+        dataset_id=dataset.id,
+        metadata=spec.metadata,
+        max_attempts=parts.settings.max_attempts,
+        idempotency_key=idempotency_key,
+        max_unfinished=parts.settings.max_unfinished_jobs,
+    )
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return JobAnswer.of(job)
+
+
+def metadata_filter(request: Request) -> dict[str, str]:
+    """What `metadata[key]=value` asks for."""
+    found = {}
+    for name, value in request.query_params.multi_items():
+        match = _METADATA.fullmatch(name)
+        if match is not None:
+            found[match[1]] = value
+        elif name.startswith("metadata"):
+            raise InvalidRequest(f"found {name!r}, expected metadata[key]=value", param=name)
+    return found
+
+
+@router.get("", openapi_extra={"parameters": [_METADATA_PARAMETER]})
+def list_jobs(
+    session: SessionOf,
+    caller: Reader,
+    page: PageOf,
+    metadata: Annotated[dict[str, str], Depends(metadata_filter)],
+    status: Annotated[Status | None, Query()] = None,
+    kind: Annotated[str | None, Query(max_length=64)] = None,
+    dataset: Annotated[str | None, Query(max_length=64)] = None,
+) -> ListOf[JobAnswer]:
+    """The tenant's jobs that fit every filter, newest first."""
+    rows, has_more = jobs.list_jobs(
+        session,
+        caller.tenant,
+        status=status,
+        kind=kind,
+        dataset=dataset,
+        metadata=metadata,
+        after=page.after,
+        limit=page.limit,
+    )
+    return list_of(rows, JobAnswer.of, has_more=has_more)
+
+
+@router.get("/{job_id}")
+def read_job(job_id: str, session: SessionOf, caller: Reader) -> JobDetail:
+    """A job as it is now."""
+    job = jobs.get_job(session, caller.tenant, job_id)
+    return JobDetail.with_transitions(job, events.list_events(session, job.id, type="status"))
+
+
+@router.post("/{job_id}/cancel", status_code=202)
+def cancel_job(job_id: str, session: SessionOf, caller: Writer) -> JobAnswer:
+    """Stop a job: at once while it is queued, within seconds while it runs; 409 once it has ended."""
+    return JobAnswer.of(jobs.request_cancel(session, caller.tenant, job_id))
+
+
+@router.post("/{job_id}/retry", status_code=201)
+def retry_job(job_id: str, response: Response, session: SessionOf, parts: PartsOf, caller: Writer) -> JobAnswer:
+    """A new job with the spec of one that failed or was cancelled; `retry_of` names the old one."""
+    job = jobs.retry(session, caller.tenant, job_id, max_unfinished=parts.settings.max_unfinished_jobs)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return JobAnswer.of(job)
+
+
+@router.delete("/{job_id}", status_code=204)
+def delete_job(job_id: str, session: SessionOf, caller: Writer) -> None:
+    """Forget an ended job with its events and artifacts; its adapter stays."""
+    jobs.delete(session, caller.tenant, job_id)
+
+
+def _check_storable(value: Any, path: str = "") -> None:
+    """InvalidRequest naming the first text that PostgreSQL would not take."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_storable(key, f"{path}.{key}".lstrip("."))
+            _check_storable(item, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for n, item in enumerate(value):
+            _check_storable(item, f"{path}.{n}".lstrip("."))
+    elif isinstance(value, str) and not is_storable(value):
+        raise InvalidRequest(f"{path!r} holds a NUL character or half a surrogate pair", param=path)

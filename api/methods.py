@@ -1,0 +1,76 @@
+"""The menu: every job kind and method, read from the registries."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from api.dependencies import authenticate
+from mr_core.input_transforms import INPUT_TRANSFORMS
+from mr_core.job_spec import JOB_KINDS
+from mr_core.label_mappings import LABEL_MAPPINGS
+from mr_core.registry import MethodSpec
+from mr_core.trainers import TRAINERS
+
+FAMILIES: Mapping[str, Mapping[str, type[MethodSpec]]] = {
+    "job_kinds": JOB_KINDS,
+    "input_transforms": INPUT_TRANSFORMS,
+    "label_mappings": LABEL_MAPPINGS,
+    "trainers": TRAINERS,
+}
+_ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+
+router = APIRouter(prefix="/v1/methods", tags=["methods"], dependencies=[Depends(authenticate)])
+
+
+class Method(BaseModel):
+    """One way of doing one part of a job."""
+
+    kind: str
+    summary: str
+    description: str = Field(description="What it does and the paper it comes from.")
+    arxiv: list[str] = Field(description="Identifiers of the papers it names.")
+    defaults: dict[str, Any] = Field(description="What each hyper-parameter is where a job does not say.")
+    json_schema: dict[str, Any]
+
+
+class Methods(BaseModel):
+    """Every family."""
+
+    job_kinds: list[Method]
+    input_transforms: list[Method]
+    label_mappings: list[Method]
+    trainers: list[Method]
+
+
+@router.get("")
+def list_methods() -> Methods:
+    """Every job kind, input transform, label mapping and trainer, with its JSON schema, paper and defaults."""
+    return _METHODS
+
+
+def describe(spec: type[MethodSpec]) -> Method:
+    """A spec class as the menu shows it."""
+    description = inspect.cleandoc(spec.__doc__ or "")
+    return Method(
+        kind=spec.model_fields["kind"].default,
+        summary=description.partition("\n")[0],
+        description=description,
+        arxiv=_ARXIV.findall(description),
+        defaults={
+            name: _plain(field.get_default(call_default_factory=True))
+            for name, field in spec.model_fields.items()
+            if not field.is_required()
+        },
+        json_schema=spec.model_json_schema(),
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+_METHODS = Methods(**{family: [describe(spec) for spec in specs.values()] for family, specs in FAMILIES.items()})

@@ -1,0 +1,81 @@
+"""Asks the inference process, which alone loads models: what a backbone is, what an adapter says of images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+from pydantic import BaseModel
+
+from api.errors import PredictorUnavailable
+from mr_core.backbones.description import BackboneDescription, BackboneOutputs, Preprocessing
+from mr_core.errors import ReprogrammingError
+from service.errors import ServiceError, TransientError
+from service.predictor_launch import ensure_predictor
+from service.settings import Settings
+
+_TIMEOUT = httpx.Timeout(300, connect=5)  # the first question about a backbone waits until it is loaded
+TOKEN_HEADER = "X-MR-Predictor-Token"  # noqa: S105
+
+
+class Inspection(BaseModel):
+    """What loading an uploaded backbone showed."""
+
+    sha256: str
+    parameters: int
+    outputs: BackboneOutputs
+    preprocessing: Preprocessing | None = None
+
+
+def inspect_backbone(settings: Settings, sha256: str, description: BackboneDescription) -> Inspection:
+    """Load the weights (a blob) once; mr_core's error where they do not fit."""
+    body = {"sha256": sha256, "description": description.model_dump(mode="json", by_alias=True)}
+    return Inspection.model_validate(_ask(settings, "/inspect-backbone", json=body))
+
+
+def predict(
+    settings: Settings, *, adapter: str, tenant: str, images: Sequence[tuple[str, bytes]], top_k: int
+) -> dict[str, Any]:
+    """Predictions of an adapter for images (name, bytes), in their order; mr_core's error for one that is none."""
+    files = [("images", (name, content, "application/octet-stream")) for name, content in images]
+    parameters: dict[str, str | int] = {"adapter": adapter, "tenant": tenant, "top_k": top_k}
+    answer: dict[str, Any] = _ask(settings, "/predict", params=parameters, files=files)
+    return answer
+
+
+def _ask(settings: Settings, path: str, **request: Any) -> Any:
+    try:
+        url = ensure_predictor(settings)
+    except TransientError as error:
+        raise PredictorUnavailable(error.detail) from error
+    token = settings.predictor_token
+    headers = {TOKEN_HEADER: token.get_secret_value()} if token is not None else {}
+    try:
+        answer = httpx.post(f"{url}{path}", headers=headers, timeout=_TIMEOUT, trust_env=False, **request)
+    except httpx.HTTPError as error:
+        raise PredictorUnavailable(f"the predictor did not answer: {type(error).__name__}") from error
+    if answer.is_success:
+        return answer.json()
+    raise _told(answer)
+
+
+def _told(answer: httpx.Response) -> Exception:
+    """The error of mr_core or service that the predictor met, by its code."""
+    try:
+        problem = answer.json()
+        error_type = _by_code()[problem["code"]]
+        error = error_type.__new__(error_type)
+        Exception.__init__(error, problem["detail"])
+        error.detail, error.param = problem["detail"], problem.get("param")
+    except (ValueError, KeyError, TypeError):
+        return PredictorUnavailable(f"the predictor answered {answer.status_code}")
+    return error
+
+
+def _by_code() -> dict[str, type[ReprogrammingError | ServiceError]]:
+    found: dict[str, type[ReprogrammingError | ServiceError]] = {}
+    pending: list[type[ReprogrammingError | ServiceError]] = [ReprogrammingError, ServiceError]
+    while pending:
+        error = pending.pop()
+        found.setdefault(error.code, error)
+        pending += error.__subclasses__()
+    return found
