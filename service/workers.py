@@ -1,14 +1,18 @@
 """Which workers are alive: each beats into its own row."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.models import WorkerHeartbeat
-from service.queue import Queue
+
+if TYPE_CHECKING:
+    from service.queue import Queue  # Celery, which the gateway starts without
 
 ALIVE_S: Final = 60
 """A worker that has not beaten for this long counts as gone."""
