@@ -37,7 +37,8 @@ class GradientSpec(TrainerSpec):
 
     @model_validator(mode="after")
     def _momentum_belongs_to_sgd(self) -> Self:
-        if self.optimizer != "sgd" and "momentum" in self.model_fields_set:
+        # A stored spec names every field, so only a momentum of the caller's own gives itself away.
+        if self.optimizer != "sgd" and self.momentum != type(self).model_fields["momentum"].default:
             raise ValueError("momentum belongs to the optimizer 'sgd'")
         return self
 
