@@ -57,7 +57,7 @@ class ZipReader(ArchiveReader):
     def _open(self, archive: zipfile.ZipFile, name: str) -> Iterator[Iterator[bytes]]:
         declared = self._infos[name].file_size
         info = copy(self._infos[name])
-        info.file_size = declared + 1  # zipfile stops at the declared size: one more shows an entry that goes on
+        info.file_size = declared + 2 * _PIECE_BYTES  # zipfile stops at this size: an entry must be able to go on
         with archive.open(info) as stream:
             yield _honest(stream, name, declared)
 
@@ -102,7 +102,7 @@ def _check_directory_size(path: Path, limits: ArchiveLimits) -> None:
         at = tail.rfind(b"PK\x05\x06")
         if at < 0 or len(tail) < at + _END.size:
             raise ArchiveError("the zip is truncated: it has no directory at its end")
-        n_directory = _END.unpack_from(tail, at)[4]
+        n_directory = _END.unpack_from(tail, at)[3]
         zip64 = tail.rfind(b"PK\x06\x06", 0, at)
         if n_directory == 0xFFFFFFFF and 0 <= zip64 <= at - 56:
             n_directory = struct.unpack_from("<Q", tail, zip64 + 40)[0]
