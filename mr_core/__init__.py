@@ -9,7 +9,7 @@ from mr_core.job_spec import JobSpec
 
 if TYPE_CHECKING:
     from mr_core.adapter import load_adapter
-    from mr_core.run import run
+    from mr_core.run_job import run
 
 __all__ = ["JobSpec", "load_adapter", "run"]
 __version__ = "0.1.0"
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
 
         return load_adapter
     if name == "run":
-        from mr_core.run import run
+        from mr_core.run_job import run
 
         return run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,6 +32,9 @@ class Observer:
     def progress(self, step: int, total: int, *, unit: str = "step") -> None:
         """`step` of `total` in this phase is done; called often, so make it cheap."""
 
+    def beat(self) -> None:
+        """Still alive, nothing to report; a chance to cancel."""
+
     def metrics(self, values: Mapping[str, float]) -> None:
         """One row of metrics, `epoch` or `step` among its keys."""
 

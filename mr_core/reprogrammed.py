@@ -19,11 +19,13 @@ class ReprogrammedModel(nn.Module):
 
     def backbone_outputs(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n d"]:
         """What the label mapping reads, of images in [0, 1]."""
-        return self.backbone(self.input_transform(images), self.label_mapping.reads)
+        outputs: Tensor = self.backbone(self.input_transform(images), self.label_mapping.reads)
+        return outputs
 
     def forward(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n c"]:
         """Target logits of images in [0, 1] at the transform's image size."""
-        return self.label_mapping(self.backbone_outputs(images))
+        logits: Tensor = self.label_mapping(self.backbone_outputs(images))
+        return logits
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """What trains: the transform's and the mapping's parameters, none of the backbone's."""

@@ -54,6 +54,10 @@ class Backbone(nn.Module):
         self.preprocessing = preprocessing
         self.source_classes = tuple(source_classes) if source_classes is not None else None
         self.chunk_size = 64  # images a pass; `accelerate` sets what suits the caches
+        self.state_sha256 = ""  # digest of the stock tensors, set where they are loaded
+        self.is_accelerated = False
+        self.calibrated_statistics: dict[str, Tensor] = {}  # of a random backbone's BatchNorm layers
+        self._memory_format = torch.contiguous_format
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
 
@@ -90,7 +94,24 @@ class Backbone(nn.Module):
 
     def outputs(self, canvases: Float[Tensor, "n 3 s s"], names: Sequence[Output]) -> dict[Output, Tensor]:
         """Several outputs from one pass; each `(n, d)`."""
-        return self.source.outputs((canvases - self.mean) / self.std, names)
+        normalised = (canvases - self.mean) / self.std
+        return self.source.outputs(normalised.contiguous(memory_format=self._memory_format), names)
+
+    def use_channels_last(self) -> None:
+        """Lay weights and canvases out with the channels innermost, as convolutions on CPU and GPU prefer."""
+        self._memory_format = torch.channels_last
+        self.source.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def available_outputs(self) -> tuple[Output, ...]:
+        """The outputs this backbone has."""
+        shapes = self.output_shapes
+        names: list[Output] = ["embedding"]
+        if shapes.labels is not None:
+            names.append("source_logits")
+        if shapes.text:
+            names.append("image_text")
+        return tuple(names)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         """Unit text embeddings `(n, d)`; SpecError without a text tower."""

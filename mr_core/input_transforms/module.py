@@ -26,6 +26,10 @@ class InputTransform(nn.Module, ABC):
     def forward(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n 3 s s"]:
         """The canvases."""
 
+    def picture(self) -> Float[Tensor, "3 s s"] | None:
+        """The learned prompt as an image in [0, 1], or None where there is nothing to see."""
+        return None
+
     def canvas_gradient_to_parameters(self, gradients: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n p"] | None:
         """Rows of the parameter Jacobian from rows of the canvas Jacobian, or None where no shortcut exists.
 

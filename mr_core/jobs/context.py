@@ -21,3 +21,4 @@ class JobContext:
     observer: Observer = field(default_factory=Observer)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     adapter: Path | None = None  # the unpacked adapter that a spec names
+    batch_divisor: int = 1  # images a pass, divided by this after an attempt ran out of memory

@@ -1,7 +1,7 @@
 """The frame prompt: image in the middle, a learnable border in pixel space."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +18,7 @@ class PaddingTransform(InputTransform):
     """
 
     border: Bool[Tensor, "3 s s"]
+    entries: Int[Tensor, " p"]  # of the flattened canvas, in the order of delta
 
     def __init__(self, spec: PaddingSpec, canvas_size: int) -> None:
         image_size = spec.image_size if spec.image_size is not None else max(1, canvas_size * 4 // 7)
@@ -34,18 +35,21 @@ class PaddingTransform(InputTransform):
         border = torch.ones(3, canvas_size, canvas_size, dtype=torch.bool)
         border[:, before : canvas_size - after, before : canvas_size - after] = False
         self.register_buffer("border", border, persistent=False)
-        self.register_buffer("_entries", border.flatten().nonzero().squeeze(1), persistent=False)
+        self.register_buffer("entries", border.flatten().nonzero().squeeze(1), persistent=False)
         self.delta = nn.Parameter(torch.zeros(int(border.sum())))
 
     def frame(self) -> Float[Tensor, "3 s s"]:
         """The frame in [0, 1] on a canvas that is 0 where the image goes."""
         canvas = self.delta.new_zeros(self.border.numel())
-        canvas = canvas.index_copy(0, self._entries, torch.sigmoid(self.delta))
+        canvas = canvas.index_copy(0, self.entries, torch.sigmoid(self.delta))
         return canvas.view_as(self.border)
 
     def forward(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n 3 s s"]:
         return functional.pad(images, self._padding) + self.frame()
 
+    def picture(self) -> Float[Tensor, "3 s s"]:
+        return self.frame().detach()
+
     def canvas_gradient_to_parameters(self, gradients: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n p"]:
         sigmoid = torch.sigmoid(self.delta.detach())
-        return gradients.flatten(1)[:, self._entries] * (sigmoid * (1 - sigmoid))
+        return gradients.flatten(1)[:, self.entries] * (sigmoid * (1 - sigmoid))

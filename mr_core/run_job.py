@@ -1,0 +1,45 @@
+"""Runs a job in this process: the whole library behind one call."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from mr_core.backbones.backbone import Backbone
+from mr_core.backbones.loading import load_backbone
+from mr_core.datasets.dataset import ImageDataset, open_dataset
+from mr_core.jobs.base import JobSpec
+from mr_core.jobs.context import JobContext
+from mr_core.jobs.outcome import JobOutcome
+from mr_core.observer import Observer
+
+
+def run(
+    spec: JobSpec,
+    dataset: ImageDataset | str | Path,
+    *,
+    observer: Observer | None = None,
+    device: str = "cpu",
+    weights: dict[str, Path] | None = None,
+    adapter: Path | None = None,
+) -> JobOutcome:
+    """Do the job on a dataset or an archive of one, and return its outcome.
+
+    `spec.dataset` is only a name here. `weights` gives safetensors files by backbone id. Raises mr_core's errors;
+    JobCancelled where the observer raises it.
+    """
+
+    def load(backbone_id: str) -> Backbone:
+        return load_backbone(backbone_id, weights=(weights or {}).get(backbone_id), random_seed=spec.seed)
+
+    with tempfile.TemporaryDirectory(prefix="mr-run-") as folder:
+        opened = dataset if isinstance(dataset, ImageDataset) else open_dataset(Path(dataset), scratch=Path(folder))
+        context = JobContext(
+            dataset=opened,
+            load_backbone=load,
+            scratch=Path(folder),
+            observer=observer or Observer(),
+            device=torch.device(device),
+            adapter=adapter,
+        )
+        return spec.run(context)

@@ -1,0 +1,162 @@
+"""Gradient descent through the frozen backbone, resumable to the byte."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from mr_core.errors import TrainingDiverged
+from mr_core.evaluation import backbone_outputs, predict_logits
+from mr_core.reprogrammed import ReprogrammedModel
+from mr_core.trainers.gradient.resume import restore_training, save_training
+from mr_core.trainers.gradient.spec import GradientSpec
+from mr_core.trainers.trainer import Trainer, TrainingHistory, TrainingRun
+
+CHECKPOINT_EVERY_S = 30.0
+MILESTONES = (0.5, 0.72)  # of the epochs, arXiv:2211.11635
+DECAY = 0.1
+
+
+@dataclass
+class TrainingState:
+    """Where training is. With the adapter's and the optimiser's tensors it determines all that follows."""
+
+    epoch: int = 0
+    batch: int = 0  # next batch within the epoch
+    loss_sum: float = 0.0  # over the images of this epoch so far
+    kept_epoch: int = -1
+    kept_score: float = -math.inf
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    stopped_by_budget: bool = False
+
+
+class GradientTrainer(Trainer):
+    """Mini-batch descent; the order of images in epoch e is a function of (seed, e) alone.
+
+    A batch is worked through in passes of the backbone's `chunk_size` images, whose gradients add up, so memory
+    does not grow with the batch.
+    """
+
+    def __init__(self, spec: GradientSpec) -> None:
+        self._spec = spec
+
+    def train(self, model: ReprogrammedModel, run: TrainingRun) -> TrainingHistory:
+        parameters = model.adapter_parameters()
+        optimizer = self._optimizer(parameters) if parameters else None
+        state, kept = restore_training(run, model, optimizer)
+        started = time.monotonic() - state.seconds
+        if state.batch == 0 and state.epoch == 0 and model.label_mapping.refit == "once":
+            self._refit_mapping(model, run)
+        # Without parameters there is nothing to descend: the fitted mapping is the adapter.
+        epochs = self._spec.epochs if optimizer is not None else 1
+        while state.epoch < epochs and not state.stopped_by_budget:
+            if optimizer is not None:
+                self._train_epoch(model, optimizer, run, state, kept, started)
+            elif model.label_mapping.refit == "each_epoch":
+                self._refit_mapping(model, run)
+            row = self._end_epoch(model, run, state)
+            if row is not None:
+                kept = _adapter_state(model)
+                state.kept_epoch = state.epoch - 1
+            state.seconds = time.monotonic() - started
+            state.stopped_by_budget = run.max_seconds is not None and state.seconds > run.max_seconds
+            save_training(run, model, optimizer, state, kept)
+        model.load_state_dict(kept, strict=False)
+        return TrainingHistory(
+            rows=state.history,
+            kept_epoch=state.kept_epoch,
+            stopped_by_budget=state.stopped_by_budget and state.epoch < epochs,
+        )
+
+    def _optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        if self._spec.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=self._spec.learning_rate)
+        return torch.optim.SGD(parameters, lr=self._spec.learning_rate, momentum=self._spec.momentum)
+
+    def _learning_rate(self, epoch: int) -> float:
+        if self._spec.schedule == "constant":
+            return self._spec.learning_rate
+        drops = sum(epoch >= int(milestone * self._spec.epochs) for milestone in MILESTONES)
+        return self._spec.learning_rate * DECAY**drops
+
+    def _train_epoch(
+        self,
+        model: ReprogrammedModel,
+        optimizer: torch.optim.Optimizer,
+        run: TrainingRun,
+        state: TrainingState,
+        kept: dict[str, Any],
+        started: float,
+    ) -> None:
+        if state.batch == 0 and model.label_mapping.refit == "each_epoch":
+            self._refit_mapping(model, run)
+        for group in optimizer.param_groups:
+            group["lr"] = self._learning_rate(state.epoch)
+        order = np.random.default_rng([run.seed, state.epoch]).permutation(len(run.train))
+        starts = range(0, len(order), self._spec.batch_size)
+        saved_at = time.monotonic()
+        while state.batch < len(starts):
+            start = starts[state.batch]
+            indices = order[start : start + self._spec.batch_size]
+            optimizer.zero_grad(set_to_none=True)
+            loss = self._backward(model, run, indices)
+            step = state.epoch * len(starts) + state.batch
+            if not math.isfinite(loss):
+                raise TrainingDiverged(step, loss)
+            optimizer.step()
+            state.batch += 1
+            state.loss_sum += loss * len(indices)
+            seen = state.epoch * len(order) + start + len(indices)
+            run.observer.progress(seen, self._spec.epochs * len(order), unit="image")
+            if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+                state.seconds = time.monotonic() - started
+                save_training(run, model, optimizer, state, kept)
+                saved_at = time.monotonic()
+
+    def _backward(self, model: ReprogrammedModel, run: TrainingRun, indices: np.ndarray[Any, Any]) -> float:
+        """Add the gradient of the mean loss over the batch; return that loss."""
+        total = 0.0
+        for start in range(0, len(indices), model.backbone.chunk_size):
+            chunk = indices[start : start + model.backbone.chunk_size]
+            logits = model(run.train.batch(chunk, run.device))
+            losses = functional.cross_entropy(logits, run.train.targets(chunk, run.device), reduction="sum")
+            loss = losses / len(indices)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss)
+        return total
+
+    def _refit_mapping(self, model: ReprogrammedModel, run: TrainingRun) -> None:
+        outputs = backbone_outputs(model, run.train, run.device, observer=run.observer)
+        model.label_mapping.fit(outputs, run.train.targets(slice(None), torch.device("cpu")))
+
+    def _end_epoch(self, model: ReprogrammedModel, run: TrainingRun, state: TrainingState) -> dict[str, float] | None:
+        """Close the epoch's books; return its row where its adapter is the one to keep so far."""
+        row = {"epoch": float(state.epoch), "learning_rate": self._learning_rate(state.epoch)}
+        if state.loss_sum > 0:
+            row["train_loss"] = state.loss_sum / len(run.train)
+        score = -math.inf
+        if run.validation is not None:
+            logits = predict_logits(model, run.validation, run.device, observer=run.observer)
+            targets = run.validation.targets(slice(None), logits.device)
+            row["validation_loss"] = float(functional.cross_entropy(logits, targets))
+            row["validation_accuracy"] = score = float((logits.argmax(1) == targets).double().mean())
+        state.history.append(row)
+        run.observer.metrics(row)
+        state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+        better = self._spec.selection == "last" or run.validation is None or score > state.kept_score
+        if not better:
+            return None
+        state.kept_score = score
+        return row
+
+
+def _adapter_state(model: ReprogrammedModel) -> dict[str, Any]:
+    """Copies of the adapter's tensors, under the reprogrammed model's names."""
+    return {
+        name: tensor.detach().clone() for name, tensor in model.state_dict().items() if not name.startswith("backbone.")
+    }

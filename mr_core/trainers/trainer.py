@@ -1,0 +1,62 @@
+"""What every trainer does: fit an adapter's parameters and buffers, resumably."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mr_core.observer import Observer
+from mr_core.reprogrammed import ReprogrammedModel
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images as bytes `(n, 3, k, k)`, possibly a memory map, and labels `(n,)` int64."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: NDArray[np.int64] | slice, device: torch.device) -> Float[Tensor, "n 3 k k"]:
+        """Those images as float32 in [0, 1]; only they are read from the map."""
+        return torch.from_numpy(np.array(self.images[indices])).to(device).float().div_(255)
+
+    def targets(self, indices: NDArray[np.int64] | slice, device: torch.device) -> Tensor:
+        """Those labels as int64."""
+        return torch.from_numpy(self.labels[indices]).to(device)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a trainer runs with, beside its spec."""
+
+    train: LabelledImages
+    validation: LabelledImages | None
+    observer: Observer
+    device: torch.device
+    seed: int
+    checkpoint_name: str = "training"
+    max_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainingHistory:
+    """One row of metrics an epoch, the epoch whose adapter was kept (from 0), and why training ended."""
+
+    rows: list[dict[str, float]]
+    kept_epoch: int
+    stopped_by_budget: bool
+
+
+class Trainer(ABC):
+    """Fits a reprogrammed model's adapter; the backbone is never written."""
+
+    @abstractmethod
+    def train(self, model: ReprogrammedModel, run: TrainingRun) -> TrainingHistory:
+        """Train; on return the model holds the kept adapter. TrainingDiverged where the loss is not finite."""
