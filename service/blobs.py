@@ -8,8 +8,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, cast
 
@@ -144,14 +145,15 @@ class Blobs:
 
     def remove_strays(self, older_than_s: float) -> int:
         """Delete stored files that no row knows: uploads and crashes that never reached their commit."""
-        removed = 0
-        with self._database.session() as session:
-            now = session.scalars(select(func.now())).one()
-            for path, _ in sorted(self._files.find(self._root, detail=True).items()):
-                age_s = (now - _aware(self._files.modified(path))).total_seconds()
-                if age_s > older_than_s and session.get(Blob, path.rsplit("/", 1)[-1]) is None:
-                    self._remove(path)
-                    removed += 1
+        removed, latest = 0, datetime.now(UTC) - timedelta(seconds=older_than_s)
+        for path in sorted(self._files.find(self._root)):
+            if self._files.modified(path) > latest:
+                continue
+            with self._database.session() as session:
+                is_known = session.get(Blob, path.rsplit("/", 1)[-1]) is not None
+            if not is_known:
+                self._remove(path)
+                removed += 1
         return removed
 
     def check(self) -> None:
@@ -249,10 +251,9 @@ class BlobWriter:
 
     def abort(self) -> None:
         """Drop what has not been committed."""
-        try:
+        with suppress(OSError):  # a full disk fails again here, and has been told already
             self._target.close()
-        finally:
-            self._blobs._remove(self._path)
+        self._blobs._remove(self._path)
 
 
 def _claim_row(session: Session, sha256: str, size_bytes: int, place: Place) -> bool:
@@ -271,12 +272,6 @@ def _check_fits_database(size_bytes: int) -> None:
 
 def _protocols(files: Any) -> tuple[str, ...]:
     return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
-
-
-def _aware(moment: Any) -> Any:
-    from datetime import UTC
-
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _sync_folder(folder: Path) -> None:

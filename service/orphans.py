@@ -1,7 +1,6 @@
 """Blobs that nothing refers to: left by crashes, deleted jobs and replaced checkpoints."""
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
-
 from sqlalchemy.orm import InstrumentedAttribute
 
 from service.blobs import Blobs

@@ -6,6 +6,7 @@ from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 
 from service.errors import BrokerUnavailable
+from service.folder_broker import FOLDER_SCHEME
 from service.settings import Settings
 
 Queue = Literal["gpu", "cpu", "io"]
@@ -68,7 +69,7 @@ def _broker(settings: Settings) -> dict[str, Any]:
         for path in (folder / "messages", folder / "control"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return {
-            "broker_url": "filesystem://",
+            "broker_url": f"{FOLDER_SCHEME}://localhost",
             "broker_transport_options": {
                 "data_folder_in": str(folder / "messages"),
                 "data_folder_out": str(folder / "messages"),
