@@ -1,0 +1,29 @@
+"""The menu is the registries."""
+
+from api.methods import FAMILIES
+
+
+def test_every_method_is_listed_with_schema_paper_and_defaults(client):
+    menu = client.get("/v1/methods").json()
+    assert menu.keys() == FAMILIES.keys()
+    for family, specs in FAMILIES.items():
+        assert [method["kind"] for method in menu[family]] == list(specs)
+        for method in menu[family]:
+            assert method["summary"]
+            assert method["json_schema"]["properties"].keys() >= method["defaults"].keys()
+            assert method["defaults"]["kind"] == method["kind"]
+
+
+def test_papers_and_defaults(client):
+    menu = client.get("/v1/methods").json()
+    padding = next(method for method in menu["input_transforms"] if method["kind"] == "padding")
+    assert padding["arxiv"] == ["2211.11635"]
+    gradient = next(method for method in menu["trainers"] if method["kind"] == "gradient")
+    assert gradient["defaults"]["learning_rate"] == 0.01
+
+
+def test_defaults_make_a_job(client, stand_in):
+    menu = client.get("/v1/methods").json()
+    for method in menu["job_kinds"]:
+        spec = method["defaults"] | {"dataset": stand_in.dataset()}
+        assert client.post("/v1/jobs?dry_run=true", json=spec).status_code == 200
