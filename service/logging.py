@@ -19,7 +19,12 @@ def configure_logging(settings: Settings) -> None:
     ]
     is_json = settings.log_format == "json"
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if is_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer()
+        if is_json
+        # The default shows every local variable, which takes seconds a traceback and prints what is nobody's business.
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     last = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     errors = [structlog.processors.format_exc_info] if is_json else []
