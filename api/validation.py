@@ -60,18 +60,19 @@ def fields_at(annotation: Any, location: Location) -> list[str]:
         members = [_bare(member) for member in get_args(annotation)]
         tagged = [member for member in members if location and _kind(member) == location[0]]
         if tagged:
-            return fields_at(tagged[0], location[1:])
+            return fields_at(tagged[0], location)
         models = [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
         return fields_at(models[0], location) if len(models) == 1 else []
     if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return []
+    if location and location[0] == _kind(annotation):
+        location = location[1:]  # a family of one method is tagged too
     if not location:
         return [field.alias or name for name, field in annotation.model_fields.items()]
     field = annotation.model_fields.get(str(location[0]))
     if field is None:
         return []
-    tail = location[1:]
-    return fields_at(field.annotation, tail)
+    return fields_at(field.annotation, location[1:])
 
 
 def _parameter_fault(item: dict[str, Any], source: str, location: Location) -> Fault:
