@@ -9,8 +9,8 @@ _ROOT = Path("/sys/fs/cgroup")
 class OutOfMemoryKills:
     """Compares the kernel's counters of out-of-memory kills with those at construction.
 
-    Read are this process's memory cgroup (v2 `memory.events`, v1 `memory.oom_control`) and the machine's `/proc/vmstat`;
-    a rise in any of them counts. Without any of these files the answer is always no.
+    Read are this process's memory cgroup (v2 `memory.events`, v1 `memory.oom_control`) and the machine's
+    `/proc/vmstat`; a rise in any of them counts. Without any of these files the answer is always no.
     """
 
     def __init__(self, counters: tuple[Path, ...] | None = None) -> None:

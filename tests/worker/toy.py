@@ -1,0 +1,92 @@
+"""A job kind for the tests: a chain of digests, one a step, with a checkpoint each; misbehaves once where asked."""
+
+import ctypes
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mr_core.errors import SpecError
+from mr_core.jobs.base import JobSpec
+from mr_core.jobs.outcome import AdapterContent, Artifact, JobOutcome, SpectrumContent
+from mr_core.observer import Checkpoint
+
+
+class ToySpec(JobSpec):
+    """Hashes the seed `steps` times over."""
+
+    kind: Literal["toy"] = "toy"
+    steps: int = 6
+    step_s: float = 0.0
+    at_step: int = 3
+    once: str | None = None  # a file; once it is there the job behaves
+    behaviour: Literal["none", "hang", "deaf", "exit", "segfault", "memory", "grow", "impossible", "bug", "scratch"] = (
+        "none"
+    )
+
+    def run(self, context):
+        observer = context.observer
+        observer.phase("training")
+        checkpoint = observer.load_checkpoint("training")
+        digest = bytes(checkpoint.arrays["digest"]) if checkpoint else hashlib.sha256(str(self.seed).encode()).digest()
+        start = checkpoint.step if checkpoint else 0
+        for step in range(start, self.steps):
+            if step == self.at_step and self._misbehaves():
+                getattr(self, f"_{self.behaviour}")(context)
+            time.sleep(self.step_s)
+            digest = hashlib.sha256(digest).digest()
+            observer.metrics({"step": step + 1, "value": digest[0] / 255})
+            state = {"digest": digest.hex()}
+            arrays = {"digest": np.frombuffer(digest, dtype=np.uint8).copy()}
+            observer.save_checkpoint("training", Checkpoint(step + 1, state, arrays))
+            observer.progress(step + 1, self.steps)
+        return JobOutcome(
+            result={"digest": digest.hex(), "started_at_step": start, "threads": os.environ["OMP_NUM_THREADS"]},
+            adapter=AdapterContent(config=json.dumps({"seed": self.seed}).encode(), weights=digest),
+            spectrum=SpectrumContent(np.array([2.0, 1.0]), np.array([0.75, 1.0]), {"n_samples": 2}),
+            artifacts=(Artifact("plots/curves.svg", "image/svg+xml", b"<svg/>"),),
+        )
+
+    def _misbehaves(self):
+        if self.behaviour == "none" or (self.once and Path(self.once).exists()):
+            return False
+        if self.once:
+            Path(self.once).touch()
+        return True
+
+    def _hang(self, context):
+        time.sleep(120)
+
+    def _deaf(self, context):
+        ctypes.PyDLL(None).sleep(120)  # keeps the interpreter's lock: no thread of this process runs
+
+    def _exit(self, context):
+        os._exit(3)
+
+    def _segfault(self, context):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def _memory(self, context):
+        raise MemoryError
+
+    def _grow(self, context):
+        blocks = []
+        while True:
+            blocks.append(np.ones(2**22))
+
+    def _impossible(self, context):
+        raise SpecError("cannot be", param="steps")
+
+    def _bug(self, context):
+        raise KeyError("secret detail")
+
+    def _scratch(self, context):
+        (context.scratch / "images.npy").write_bytes(b"0" * 1000)
+        subprocess.Popen(["sleep", "120"])
+        time.sleep(120)

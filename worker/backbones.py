@@ -1,0 +1,42 @@
+"""Backbones of one tenant by id: uploaded ones from the blob store, the others as mr_core loads them."""
+
+from mr_core.backbones.backbone import Backbone
+from mr_core.backbones.description import RANDOM_PREFIX, BackboneDescription
+from mr_core.backbones.identifiers import randomised
+from mr_core.backbones.loading import load_backbone
+from mr_core.errors import BackboneError
+from service import backbones
+from service.blobs import Blobs
+from service.errors import NotFound
+from service.session import Database
+
+_REGISTERED_PREFIX = "bb_"
+
+
+class TenantBackbones:
+    """Loads what a job of this tenant may name; `seed` is that of `random:` variants."""
+
+    def __init__(self, database: Database, blobs: Blobs, *, tenant: str, seed: int) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._tenant = tenant
+        self._seed = seed
+
+    def load(self, backbone_id: str) -> Backbone:
+        """The frozen backbone; BackboneError where the tenant has none of this id."""
+        registered_id = backbone_id.removeprefix(RANDOM_PREFIX)
+        if not registered_id.startswith(_REGISTERED_PREFIX):
+            return load_backbone(backbone_id, random_seed=self._seed)
+        description, sha256 = self._registered(registered_id)
+        if backbone_id.startswith(RANDOM_PREFIX):
+            return load_backbone(randomised(description, seed=self._seed))
+        with self._blobs.local_path(sha256) as weights:
+            return load_backbone(description, weights=weights)
+
+    def _registered(self, backbone_id: str) -> tuple[BackboneDescription, str]:
+        try:
+            with self._database.session() as session:
+                row = backbones.get(session, self._tenant, backbone_id)
+        except NotFound as error:
+            raise BackboneError(f"there is no backbone {backbone_id}", param="backbone") from error
+        return backbones.describe(row), row.sha256

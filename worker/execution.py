@@ -1,0 +1,78 @@
+"""Runs a job's spec with mr_core on its tenant's dataset, backbones and adapters. Imports torch."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from sqlalchemy.orm import Session
+
+from mr_core.adapter_file import CONFIG, WEIGHTS, read_adapter
+from mr_core.datasets.dataset import ImageDataset
+from mr_core.errors import AdapterError, DatasetError
+from mr_core.jobs.base import JobSpec
+from mr_core.jobs.context import JobContext
+from service import adapters, datasets
+from service.attempts import Claim
+from service.blobs import Blobs
+from service.errors import NotFound
+from service.models import Dataset
+from service.session import Database
+from worker.backbones import TenantBackbones
+from worker.observer import DatabaseObserver
+from worker.publishing import publish
+
+
+def execute(
+    claim: Claim, database: Database, blobs: Blobs, *, observer: DatabaseObserver, device: str, scratch: Path
+) -> Callable[[Session], object]:
+    """Do the job; what publishes its outcome in a transaction."""
+    torch.set_num_threads(int(claim.environment.get("threads", 0)) or torch.get_num_threads())
+    spec = JobSpec.parse(claim.spec)
+    if claim.batch_divisor > 1:
+        observer.message(
+            f"an earlier attempt ran out of memory: this one takes 1/{claim.batch_divisor} as many images a pass, "
+            "so its sums round differently from those of an undisturbed run",
+            level="warning",
+        )
+    dataset = _ready_dataset(database, claim, spec.dataset)
+    backbones = TenantBackbones(database, blobs, tenant=claim.tenant, seed=spec.seed)
+    assert dataset.pack_sha256 is not None
+    with blobs.local_path(dataset.pack_sha256) as pack:
+        outcome = spec.run(
+            JobContext(
+                dataset=ImageDataset.open(pack, sha256=dataset.sha256),
+                load_backbone=backbones.load,
+                scratch=scratch,
+                observer=observer,
+                device=torch.device(device),
+                batch_divisor=claim.batch_divisor,
+                adapter=_unpacked_adapter(database, blobs, claim, getattr(spec, "adapter", None), scratch),
+            )
+        )
+    observer.phase("publishing")
+    return lambda session: publish(session, blobs, claim, outcome)
+
+
+def _ready_dataset(database: Database, claim: Claim, dataset_id: str) -> Dataset:
+    try:
+        with database.session() as session:
+            return datasets.require_ready(session, claim.tenant, dataset_id)
+    except NotFound as error:
+        raise DatasetError(f"there is no dataset {dataset_id}", param="dataset") from error
+
+
+def _unpacked_adapter(
+    database: Database, blobs: Blobs, claim: Claim, adapter_id: str | None, scratch: Path
+) -> Path | None:
+    if adapter_id is None:
+        return None
+    try:
+        with database.session() as session:
+            content = read_adapter(blobs.read(session, adapters.get(session, claim.tenant, adapter_id).sha256))
+    except NotFound as error:
+        raise AdapterError(f"there is no adapter {adapter_id}", param="adapter") from error
+    folder = scratch / "adapter"
+    folder.mkdir()
+    (folder / CONFIG).write_bytes(content.config)
+    (folder / WEIGHTS).write_bytes(content.weights)
+    return folder

@@ -1,0 +1,170 @@
+"""Adapters kept warm on shared backbones, and predictions from them in joint passes. Imports torch."""
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mr_core.adapter import Classifier, load_adapter
+from mr_core.adapter_file import read_adapter, read_config
+from mr_core.backbones.backbone import Backbone
+from mr_core.backbones.description import BackboneDescription, BackboneOutputs, Preprocessing
+from mr_core.backbones.loading import load_backbone
+from mr_core.engine import accelerate
+from mr_core.errors import AdapterError, BackboneError, UnreadableImage
+from service import adapters
+from service.blobs import Blobs
+from service.errors import NotFound
+from service.session import Database
+from worker.batching import MicroBatcher
+from worker.warm import WarmCache
+
+_SHARE_OF_MEMORY = 0.25
+_ADAPTER_CACHE_BYTES = 256 * 2**20
+_WINDOW_S = 0.003
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an adapter says of one image; `top` is ordered, most probable first."""
+
+    input: str
+    label: str
+    probability: float
+    top: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What loading uploaded weights showed."""
+
+    sha256: str
+    parameters: int
+    outputs: BackboneOutputs
+    preprocessing: Preprocessing
+
+
+class Predictor:
+    """Loads by id, keeps within `max_bytes` of backbones, and answers any number of threads at once."""
+
+    def __init__(self, database: Database, blobs: Blobs, *, device: torch.device, max_bytes: int | None = None) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._device = device
+        self.backbones: WarmCache[Backbone] = WarmCache(max_bytes=max_bytes or _default_bytes(), size_bytes=_held_bytes)
+        self.adapters: WarmCache[Classifier] = WarmCache(max_bytes=_ADAPTER_CACHE_BYTES, size_bytes=_own_bytes)
+        self._batcher: MicroBatcher[Classifier, NDArray[np.uint8], NDArray[np.float64]] = MicroBatcher(
+            _probabilities, window_s=_WINDOW_S
+        )
+        self._inspecting = threading.Lock()  # two large uploads at once would need the memory of both
+
+    def predict(
+        self, adapter_id: str, *, tenant: str, images: Sequence[tuple[str, bytes]], top_k: int
+    ) -> tuple[str, str | None, list[Answer]]:
+        """SHA-256 of the adapter and of its backbone's file, and an answer an image (name, bytes), in their order.
+
+        NotFound where the tenant has no such adapter, UnreadableImage naming the image that cannot be used.
+        """
+        with self._database.session() as session:
+            sha256 = adapters.get(session, tenant, adapter_id).sha256
+        classifier = self.adapters.get(sha256, lambda: self._load_adapter(sha256))
+        self._batcher.announce()
+        try:
+            prepared = [_prepared(classifier, name, content) for name, content in images]
+        except BaseException:
+            self._batcher.withdraw()
+            raise
+        rows = self._batcher.answer(classifier, prepared)
+        answers = [_answer(name, row, classifier.classes, top_k) for (name, _), row in zip(images, rows, strict=True)]
+        return sha256, classifier.config["backbone"].get("sha256"), answers
+
+    def inspect(self, sha256: str, description: BackboneDescription) -> Inspection:
+        """What these weights are as this architecture; BackboneError where they do not fit, NotFound without them."""
+        with self._inspecting, self._blobs.local_path(sha256) as weights:
+            backbone = load_backbone(description.model_copy(update={"sha256": sha256}), weights=weights)
+            return Inspection(
+                sha256=sha256,
+                parameters=sum(parameter.numel() for parameter in backbone.source.parameters()),
+                outputs=backbone.output_shapes,
+                preprocessing=backbone.preprocessing,
+            )
+
+    def close(self) -> None:
+        """Answer what is waiting, then end."""
+        self._batcher.close()
+
+    def _load_adapter(self, sha256: str) -> Classifier:
+        with self._database.session() as session:
+            archive = self._blobs.read(session, sha256)
+        config = read_config(read_adapter(archive))
+        description = _description(config)
+        name = f"{config['backbone'].get('state_sha256')} {description.preprocessing}"
+        backbone = self.backbones.get(name, lambda: self._load_backbone(description))
+        classifier = load_adapter(archive, backbone=backbone)
+        classifier.model.to(self._device)
+        return classifier
+
+    def _load_backbone(self, description: BackboneDescription) -> Backbone:
+        """On the device, in its fast form. A random one stays as it is: each adapter brings its own statistics."""
+        if description.random_seed is not None:
+            return load_backbone(description).to(self._device)
+        if description.pretrained is not None or description.sha256 is None:
+            return accelerate(load_backbone(description).to(self._device))
+        try:
+            with self._blobs.local_path(description.sha256) as weights:
+                return accelerate(load_backbone(description, weights=weights).to(self._device))
+        except NotFound as error:
+            raise BackboneError(
+                f"the weights of {description.id} are gone: they had the sha256 {description.sha256}", param="backbone"
+            ) from error
+
+
+def _prepared(classifier: Classifier, name: str, content: bytes) -> NDArray[np.uint8]:
+    try:
+        return classifier.prepare(content)
+    except UnreadableImage as error:
+        raise UnreadableImage(f"{name}: {error.detail}", param="images") from error
+
+
+def _probabilities(classifier: Classifier, images: list[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
+    step = classifier.model.backbone.chunk_size
+    rows: list[NDArray[np.float64]] = []
+    for start in range(0, len(images), step):
+        rows.extend(classifier.probabilities(np.stack(images[start : start + step])).numpy())
+    return rows
+
+
+def _answer(name: str, row: NDArray[np.float64], classes: Sequence[str], top_k: int) -> Answer:
+    order = np.argsort(-row, kind="stable")[:top_k]
+    top = [(classes[i], float(row[i])) for i in order]
+    return Answer(input=name, label=top[0][0], probability=top[0][1], top=top)
+
+
+def _description(config: dict[str, Any]) -> BackboneDescription:
+    try:
+        fields = {name: value for name, value in config["backbone"].items() if name != "state_sha256"}
+        return BackboneDescription.model_validate(fields | {"preprocessing": config["preprocessing"]})
+    except (KeyError, AttributeError, ValueError) as error:
+        raise AdapterError(f"the adapter does not describe its backbone: {error}") from error
+
+
+def _held_bytes(module: torch.nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
+
+
+def _own_bytes(classifier: Classifier) -> int:
+    """Without the backbone, which is shared; a random one's statistics are the adapter's own, and so is it then."""
+    model = classifier.model
+    own = _held_bytes(model.input_transform) + _held_bytes(model.label_mapping)
+    is_shared = model.backbone.description.random_seed is None
+    return own if is_shared else own + _held_bytes(model.backbone)
+
+
+def _default_bytes() -> int:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(total * _SHARE_OF_MEMORY)

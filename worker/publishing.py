@@ -1,0 +1,67 @@
+"""A finished job's outcome as rows: one fenced transaction, whole or not at all."""
+
+import json
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from mr_core.adapter_file import zip_adapter
+from mr_core.jobs.outcome import AdapterContent, Artifact, JobOutcome, SpectrumContent
+from service import adapters, attempts
+from service.attempts import Claim
+from service.blobs import Blobs
+from service.ids import new_id
+from service.models import StoredArtifact, StoredSpectrum
+
+
+def publish(session: Session, blobs: Blobs, claim: Claim, outcome: JobOutcome) -> None:
+    """End the job as succeeded, with all it leaves. JobCancelled where a cancel was faster, Fenced without the lease.
+
+    The job's row comes first and stays locked, so nothing is written for an attempt that has lost it.
+    """
+    adapter_id = new_id("ad") if outcome.adapter is not None else None
+    result = dict(outcome.result)
+    if adapter_id is not None:
+        result["adapter"] = adapter_id
+    attempts.finish_succeeded(session, claim, result)
+    if outcome.adapter is not None:
+        _store_adapter(session, blobs, claim, outcome.adapter, adapter_id)
+    if outcome.spectrum is not None:
+        session.merge(_spectrum_row(claim, outcome.spectrum))
+    for artifact in outcome.artifacts:
+        session.merge(_artifact_row(session, blobs, claim, artifact))
+
+
+def _store_adapter(
+    session: Session, blobs: Blobs, claim: Claim, content: AdapterContent, adapter_id: str | None
+) -> None:
+    archive = zip_adapter(content)
+    config: dict[str, Any] = json.loads(content.config)
+    adapters.create(
+        session,
+        tenant=claim.tenant,
+        job_id=claim.job_id,
+        sha256=blobs.put_bytes(session, archive),
+        size_bytes=len(archive),
+        config=config,
+        adapter_id=adapter_id,
+    )
+
+
+def _spectrum_row(claim: Claim, spectrum: SpectrumContent) -> StoredSpectrum:
+    return StoredSpectrum(
+        job_id=claim.job_id,
+        eigenvalues=spectrum.eigenvalues.tolist(),
+        label_energy=spectrum.label_energy.tolist(),
+        summary=dict(spectrum.summary),
+    )
+
+
+def _artifact_row(session: Session, blobs: Blobs, claim: Claim, artifact: Artifact) -> StoredArtifact:
+    return StoredArtifact(
+        job_id=claim.job_id,
+        name=artifact.name,
+        media_type=artifact.media_type,
+        sha256=blobs.put_bytes(session, artifact.content),
+        size_bytes=len(artifact.content),
+    )
