@@ -65,14 +65,12 @@ def inspect_archive(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> Archi
     UnknownLayout), DatasetError where its classes cannot be trained on (OneClass, EmptyClass, ClassTooSmall).
     """
     archive_format = archive_format_of(path)
-    if archive_format in ("tar", "tar.gz"):
-        return _inspect_folders(TarReader(path, limits), archive_format, limits)
-    reader = ZipReader(path, limits)
+    reader = ZipReader(path, limits) if archive_format == "zip" else TarReader(path, limits)
     members = list(reader.members())
-    if has_arrays(members):
+    if isinstance(reader, ZipReader) and has_arrays(members):
         arrays = ArrayReader(reader, members, limits)
         return _listing("npz", arrays.arrangement(), sum(member.n_bytes for member in members), limits)
-    return _inspect_folders(reader, "zip", limits)
+    return _inspect_folders(reader, members, archive_format, limits)
 
 
 def archive_format_of(path: Path) -> Literal["zip", "tar", "tar.gz"]:
@@ -90,8 +88,9 @@ def archive_format_of(path: Path) -> Literal["zip", "tar", "tar.gz"]:
     raise NotAnArchive(f"the file looks like {describe_bytes(head)}; expected {ACCEPTED_ARCHIVES}")
 
 
-def _inspect_folders(reader: ArchiveReader, archive_format: ArchiveFormat, limits: ArchiveLimits) -> ArchiveListing:
-    members = list(reader.members())
+def _inspect_folders(
+    reader: ArchiveReader, members: Sequence[Member], archive_format: ArchiveFormat, limits: ArchiveLimits
+) -> ArchiveListing:
     kept = [member for member in members if not is_system_path(member.parts)]
     files = [member for member in kept if not member.is_folder]
     folders = [member.parts for member in kept if member.is_folder]

@@ -56,26 +56,27 @@ class NameGuard:
 
     def __init__(self, limits: ArchiveLimits) -> None:
         self._limits = limits
-        self._seen: dict[tuple[str, ...], tuple[tuple[str, ...], bool]] = {}
+        self._seen: dict[str, tuple[str, bool]] = {}  # by the path without case: the path, whether a folder
 
     def parts(self, name: str, *, is_folder: bool) -> tuple[str, ...]:
         """The path as its parts, empty for the archive's own root; UnsafeArchive naming the entry otherwise."""
         parts = safe_parts(name, self._limits)
         for depth in range(len(parts), 0, -1):
             is_ancestor = depth < len(parts)
-            if not self._register(name, parts[:depth], is_folder=is_folder or is_ancestor):
+            if not self._register(name, "/".join(parts[:depth]), is_folder=is_folder or is_ancestor):
                 break  # this folder is known, and so are those above it
         return parts
 
-    def _register(self, name: str, path: tuple[str, ...], *, is_folder: bool) -> bool:
+    def _register(self, name: str, path: str, *, is_folder: bool) -> bool:
         """Whether the path is new; a collision is refused."""
-        key = tuple(unicodedata.normalize("NFC", part).casefold() for part in path)
-        earlier = self._seen.setdefault(key, (path, is_folder))
-        if earlier[0] is path:
+        entry = (path, is_folder)
+        key = (path if path.isascii() else unicodedata.normalize("NFC", path)).casefold()
+        earlier = self._seen.setdefault(key, entry)
+        if earlier is entry:
             return True
         if earlier[0] != path:
             raise UnsafeArchive(
-                f"{'/'.join(earlier[0])!r} and {'/'.join(path)!r} differ only in case or accents' encoding: "
+                f"{earlier[0]!r} and {path!r} differ only in case or accents' encoding: "
                 "rename one, on many systems they are the same file"
             )
         if not (is_folder and earlier[1]):

@@ -139,10 +139,10 @@ def test_holds_to_the_limits_given(write_zip, both, pack):
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path, encode):
-    """3,000 images of 64 KB each when decoded, 192 MB in all, within 40 MB over what the imports take."""
+    """2,000 images of 64 KB each when decoded, 128 MB in all, within 30 MB over what the imports take."""
     same = encode(Image.new("L", (256, 256), 7))
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
-        for i in range(3000):
+        for i in range(2000):
             archive.writestr(f"{'ab'[i % 2]}/{i}.png", same)
     script = f"""
         import resource
@@ -153,10 +153,10 @@ def test_memory_does_not_grow_with_the_images(tmp_path, encode):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         report = pack_archive(folder / "data.zip", folder / "pack.zip")
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        assert report.status == "ready" and report.splits == {{"train": 2400, "test": 600}}
+        assert report.status == "ready" and report.splits == {{"train": 1600, "test": 400}}
         print((after - before) / 1024)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, timeout=240
     )
-    assert float(done.stdout) < 40
+    assert float(done.stdout) < 30
