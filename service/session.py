@@ -4,8 +4,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from psycopg.errors import UndefinedColumn, UndefinedTable
 from sqlalchemy import Engine, create_engine, make_url, text
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from service.errors import ConfigurationError, DatabaseUnavailable, InvalidValue
@@ -51,6 +52,10 @@ class Database:
                 yield session
         except DataError as error:
             raise InvalidValue(f"the database cannot hold a value: {error.orig}") from error
+        except ProgrammingError as error:
+            if isinstance(error.orig, UndefinedTable | UndefinedColumn):
+                raise ConfigurationError("the schema is not the one of this version: run `make migrate`") from error
+            raise
         except (OperationalError, InterfaceError) as error:
             raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
 

@@ -1,9 +1,12 @@
 """The life of a job under its worker: claims, fences, leases, cancels, retries; by example, and as a state machine."""
 
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings as hypothesis_settings
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import select, text
@@ -16,52 +19,7 @@ from service.models import TERMINAL_STATUSES, Event, Job, StoredArtifact
 from service.session import Database
 from service.settings import Settings
 from service.sweeper import Sweeper
-
-LEASE_S = 60.0
-
-
-def submit(database: Database, **values: Any) -> str:
-    with database.session() as session:
-        values = {"tenant": "a", "kind": "diagnose", "spec": {"kind": "diagnose"}, "queue": "cpu", **values}
-        return jobs.create_job(session, **values).id
-
-
-def claim(database: Database, job_id: str, *, owner: str = "worker", **environment: Any) -> Claim | None:
-    with database.session() as session:
-        return attempts.claim(session, job_id, owner=owner, lease_s=LEASE_S, environment=environment)
-
-
-def start(database: Database, **values: Any) -> Claim:
-    claimed = claim(database, submit(database, **values))
-    assert claimed is not None
-    return claimed
-
-
-def read(database: Database, job_id: str) -> Job:
-    with database.session() as session:
-        return session.get_one(Job, job_id)
-
-
-def move_clock(database: Database, seconds: float) -> None:
-    """Everything in the table was that much longer ago."""
-    columns = ("lease_until", "heartbeat_at", "progress_at", "cancel_requested_at", "next_dispatch_at", "deadline_at")
-    changes = ", ".join(f"{column} = {column} - make_interval(secs => :s)" for column in columns)
-    with database.session() as session:
-        session.execute(text(f"UPDATE jobs SET {changes}"), {"s": seconds})
-
-
-@pytest.fixture
-def sweeper(settings: Settings, database: Database) -> Sweeper:
-    return make_sweeper(settings, database)
-
-
-def make_sweeper(settings: Settings, database: Database) -> Sweeper:
-    """One whose broker swallows every message: what is tested here must not depend on them."""
-    from service.blobs import Blobs
-    from service.queue import make_celery
-
-    blobs = Blobs(settings.blob_store_url, database)
-    return Sweeper(settings, database, make_celery(settings), blobs, publish_job=lambda job_id, queue: None)
+from tests.service.acting import LEASE_S, claim, make_sweeper, move_clock, read, start, submit
 
 
 def test_only_one_of_two_claims_succeeds(database: Database) -> None:
@@ -133,7 +91,7 @@ def test_nothing_is_written_under_an_old_fence(database: Database) -> None:
         with pytest.raises(Fenced), database.session() as session:
             write(session)
     after = vars(read(database, old.job_id)).copy()
-    before.pop("_sa_instance_state"), after.pop("_sa_instance_state")
+    del before["_sa_instance_state"], after["_sa_instance_state"]
     assert before == after
 
 
@@ -240,7 +198,7 @@ def test_later_attempt_finds_the_newest_checkpoint(database: Database) -> None:
 
 def test_events_are_ordered_and_rolled_back_ones_leave_no_gap(database: Database) -> None:
     claimed = start(database)
-    with pytest.raises(ZeroDivisionError), database.session() as session:
+    with suppress(ZeroDivisionError), database.session() as session:
         attempts.record_phase(session, claimed, "embedding")
         raise ZeroDivisionError
     with database.session() as session:
@@ -379,7 +337,7 @@ class JobLife(RuleBasedStateMachine):
         statuses = [event.data["status"] for event in told if event.type == "status"]
         assert statuses[0] == "queued"
         assert statuses[-1] == job.status
-        for before, after in zip(statuses, statuses[1:], strict=False):
+        for before, after in pairwise(statuses):
             assert after in jobs.LEGAL_CHANGES[before]
 
     def _act(self, claimed: Claim | None, action: Any) -> bool:
