@@ -8,11 +8,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from starlette.exceptions import HTTPException
 
 from api.validation import Fault, faults_of
 from mr_core import errors as science
 from service import errors as service
+from service.keys import UnknownScope
 
 _log = structlog.get_logger(__name__)
 PROBLEM_JSON = "application/problem+json"
@@ -102,15 +104,16 @@ class InternalError(HttpError):
 
 STATUS_BY_ERROR: dict[type[Exception], int] = {
     science.ReprogrammingError: 422,
-    science.KernelError: 422,
-    science.BackboneUnavailable: 422,
+    science.BackboneUnavailable: 503,
     service.ServiceError: 500,
     service.Unauthenticated: 401,
     service.Forbidden: 403,
     service.NotFound: 404,
     service.Conflict: 409,
     service.PayloadTooLarge: 413,
+    service.InvalidValue: 422,
     service.QuotaExceeded: 429,
+    UnknownScope: 422,
     service.TransientError: 503,
 }
 RETRY_AFTER_S = {429: 10, 503: 2}
@@ -144,6 +147,7 @@ def install(app: FastAPI) -> None:
     """Every error of the app answers with a problem document."""
     app.add_exception_handler(science.ReprogrammingError, _answer_known)
     app.add_exception_handler(service.ServiceError, _answer_known)
+    app.add_exception_handler(NoFreeConnection, _answer_busy)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
 
@@ -176,6 +180,11 @@ def problem_response(error: Exception, *, request_id: str) -> JSONResponse:
 def _answer_known(request: Request, error: Exception) -> JSONResponse:
     if status_of(type(error)) >= 500:
         _log.warning("request_failed", code=getattr(error, "code", None), detail=str(error))
+    return problem_response(error, request_id=request.state.request_id)
+
+
+def _answer_busy(request: Request, _: Exception) -> JSONResponse:
+    error = service.DatabaseUnavailable("every connection to the database is in use")
     return problem_response(error, request_id=request.state.request_id)
 
 

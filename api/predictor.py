@@ -55,6 +55,8 @@ def _ask(settings: Settings, path: str, **request: Any) -> Any:
         raise PredictorUnavailable(f"the predictor did not answer: {type(error).__name__}") from error
     if answer.is_success:
         return answer.json()
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        raise PredictorUnavailable("the predictor does not take this gateway's MR_PREDICTOR_TOKEN")
     raise _told(answer)
 
 

@@ -10,12 +10,14 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import httpx
 import pytest
 import uvicorn
+from fastapi import Body, FastAPI, UploadFile
+from fastapi.responses import JSONResponse
 from PIL import Image
 from sqlalchemy import func, select, text
 
@@ -244,6 +246,45 @@ def weights() -> Callable[..., bytes]:
         return struct.pack("<Q", len(raw)) + raw + content
 
     return make
+
+
+@pytest.fixture
+def predictor(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """Stands in for the predictor on a real socket: accepts weights called `fc`, and labels every image `cat`.
+
+    Gives what it was asked.
+    """
+    asked: list[dict[str, Any]] = []
+    app = FastAPI()
+
+    @app.get("/health")
+    def health() -> None: ...
+
+    @app.post("/inspect-backbone")
+    def inspect(body: Annotated[dict[str, Any], Body()]) -> Any:
+        asked.append(body)
+        with gateway.blobs.open(body["sha256"]) as stored:
+            fits = b'"fc"' in stored.read()
+        if not fits:
+            detail = "the weights do not fit the architecture: 1 missing: fc; 1 unexpected: other"
+            return JSONResponse({"code": "invalid_backbone", "detail": detail, "param": "file"}, 422)
+        preprocessing = {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
+        outputs = {"labels": 10, "embedding": 64, "text": False}
+        return {"sha256": body["sha256"], "parameters": 4, "outputs": outputs, "preprocessing": preprocessing}
+
+    @app.post("/predict")
+    def predict(images: list[UploadFile], adapter: str, tenant: str, top_k: int) -> Any:
+        asked.append({"adapter": adapter, "tenant": tenant, "top_k": top_k})
+        if any(image.file.read() == b"" for image in images):
+            return JSONResponse({"code": "unreadable_image", "detail": "image 0 is empty", "param": "images"}, 422)
+        top = [["cat", 0.9], ["dog", 0.1]][:top_k]
+        labels = [{"input": image.filename, "label": "cat", "probability": 0.9, "top": top} for image in images]
+        return {"backbone_sha256": "2" * 64, "predictions": labels}
+
+    parts = gateway.app.state.parts
+    with serving(app) as url:
+        monkeypatch.setitem(parts.__dict__, "settings", parts.settings.model_copy(update={"predictor_urls": [url]}))
+        yield asked
 
 
 @pytest.fixture
