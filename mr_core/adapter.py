@@ -49,7 +49,7 @@ class Classifier:
         self.config = config
 
     def predict(self, images: Sequence[ImageSource], *, top_k: int = 1) -> list[Prediction]:
-        """Classify images given as paths, encoded bytes or Pillow images; DatasetError naming one that is unreadable."""
+        """Classify images given as paths, encoded bytes or Pillow images; DatasetError names an unreadable one."""
         batches = [
             images[start : start + self.model.backbone.chunk_size]
             for start in range(0, len(images), self.model.backbone.chunk_size)

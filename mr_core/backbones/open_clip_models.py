@@ -11,7 +11,7 @@ import open_clip
 import torch
 from jaxtyping import Float
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mr_core.backbones.backbone import Output, SourceModel

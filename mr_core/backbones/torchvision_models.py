@@ -105,8 +105,8 @@ def stated_preprocessing(description: BackboneDescription) -> Preprocessing:
 def refuse_hub_weights(description: BackboneDescription) -> NoReturn:
     """torchvision publishes pickled weights only, which are never loaded here."""
     raise BackboneUnavailable(
-        f"torchvision's own weights ({description.id}) are published as pickle files, which this service does not load: "
-        f"convert them to safetensors and register the file (POST /v1/backbones, library=torchvision, "
+        f"torchvision's own weights ({description.id}) are published as pickle files, which are not "
+        f"loaded here: convert them to safetensors and register the file (POST /v1/backbones, library=torchvision, "
         f"architecture={description.architecture})",
         param="backbone",
     )

@@ -127,7 +127,7 @@ class GradientTrainer(Trainer):
             losses = functional.cross_entropy(logits, run.train.targets(chunk, run.device), reduction="sum")
             loss = losses / len(indices)
             loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss)
+            total += float(loss.detach())
         return total
 
     def _refit_mapping(self, model: ReprogrammedModel, run: TrainingRun) -> None:

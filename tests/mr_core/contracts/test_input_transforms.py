@@ -1,0 +1,92 @@
+"""What every input transform keeps to."""
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from mr_core.input_transforms import INPUT_TRANSFORMS
+from mr_core.input_transforms.base import InputTransformSpec
+from mr_core.registry import tagged_union
+
+CANVAS = 20
+
+
+@pytest.fixture(params=INPUT_TRANSFORMS.values(), ids=INPUT_TRANSFORMS.keys())
+def spec(request: pytest.FixtureRequest) -> InputTransformSpec:
+    return request.param()
+
+
+def _moved(spec: InputTransformSpec):
+    """A transform away from its special starting point."""
+    transform = spec.build(CANVAS)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in transform.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    return transform
+
+
+def _images(transform, n: int = 3) -> torch.Tensor:
+    return torch.rand(n, 3, transform.image_size, transform.image_size, generator=torch.Generator().manual_seed(0))
+
+
+def test_gives_float32_canvases_of_the_asked_size(spec):
+    transform = spec.build(CANVAS)
+    canvases = transform(_images(transform))
+    assert canvases.shape == (3, 3, CANVAS, CANVAS)
+    assert canvases.dtype == torch.float32
+    assert torch.isfinite(canvases).all()
+
+
+def test_leaves_the_images_as_they_are(spec):
+    transform = _moved(spec)
+    images = _images(transform)
+    before = images.clone()
+    transform(images).mul_(2)
+    if any(True for _ in transform.parameters()):
+        assert torch.equal(images, before)
+
+
+def test_gradients_reach_every_parameter_and_the_images(spec):
+    transform = _moved(spec)
+    images = _images(transform).requires_grad_()
+    weights = torch.randn(3, CANVAS, CANVAS, generator=torch.Generator().manual_seed(2))
+    (transform(images) * weights).sum().backward()
+    assert images.grad is not None
+    for name, parameter in transform.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_sample_does_not_depend_on_its_batch(spec):
+    transform = _moved(spec)
+    images = _images(transform)
+    torch.testing.assert_close(transform(images)[1:2], transform(images[1:2]))
+
+
+def test_the_shortcut_to_parameter_rows_is_the_chain_rule(spec):
+    transform = _moved(spec).double()
+    images = _images(transform, n=1).double()
+    rows = torch.randn(4, 3, CANVAS, CANVAS, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    found = transform.canvas_gradient_to_parameters(rows)
+    if found is None:
+        return  # the kernel's general path serves it
+    parameters = list(transform.parameters())
+    for row, row_found in zip(rows, found, strict=True):
+        gradients = torch.autograd.grad((transform(images)[0] * row).sum(), parameters)
+        expected = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.testing.assert_close(row_found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_spec_and_state_survive_a_round_trip(spec):
+    adapter = TypeAdapter(tagged_union(INPUT_TRANSFORMS))
+    assert adapter.validate_json(adapter.dump_json(spec)) == spec
+    transform, other = _moved(spec), spec.build(CANVAS)
+    other.load_state_dict(transform.state_dict())
+    images = _images(transform)
+    assert torch.equal(other(images), transform(images))
+
+
+def test_starts_the_same_each_time(spec):
+    first, second = spec.build(CANVAS).state_dict(), spec.build(CANVAS).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -1,0 +1,30 @@
+import pytest
+import torch
+from pydantic import ValidationError
+
+from mr_core.errors import SpecError
+from mr_core.label_mappings.text.spec import TextSpec
+
+
+def test_is_the_scaled_cosine_with_each_class_text(tiny_backbone):
+    canvases = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    mapping = TextSpec(template="a drawing of a {}").build(tiny_backbone, ["small_cat", "dog"])
+    found = mapping(tiny_backbone(canvases, "image_text"))
+    texts = tiny_backbone.encode_text(["a drawing of a small cat", "a drawing of a dog"])
+    images = tiny_backbone.source.projection(tiny_backbone(canvases))
+    for i in range(5):
+        for c in range(2):
+            cosine = torch.nn.functional.cosine_similarity(images[i], texts[c], dim=0)
+            assert float(found[i, c]) == pytest.approx(10 * float(cosine), abs=1e-5)
+
+
+def test_refuses_a_backbone_without_text(tiny_backbone):
+    tiny_backbone.source.image_text_width = None
+    with pytest.raises(SpecError, match="no text tower"):
+        TextSpec().build(tiny_backbone, ["a", "b"])
+
+
+@pytest.mark.parametrize("template", ["no place", "{} and {}", ""])
+def test_refuses_a_template_without_one_place(template: str):
+    with pytest.raises(ValidationError, match="exactly one"):
+        TextSpec(template=template)
