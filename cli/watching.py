@@ -23,9 +23,9 @@ def watch(client: Client, job_id: str) -> dict[str, Any]:
             try:
                 job = client.job(job_id, patience_s=_AWAY_S)
                 view.show(job)
+                view.tell(client.get(f"/v1/jobs/{job_id}/events", after=view.seq, limit=100)["data"])
                 if job["status"] in TERMINAL:
                     return job
-                view.tell(client.get(f"/v1/jobs/{job_id}/events", after=view.seq, limit=100)["data"])
                 time.sleep(_POLL_S)
             except KeyboardInterrupt:
                 if cancelling:
