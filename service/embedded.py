@@ -49,12 +49,13 @@ class EmbeddedPostgres:
         self._configure()
         give_up_at = time.monotonic() + timeout_s
         while True:
-            # Backends of a killed server hold its shared memory for a moment and make a first try fail.
+            had_remains = bool(_postgres_processes(self._files))
             failure = self._pg_ctl("start", "-w", "-t", f"{timeout_s:.0f}", "-l", str(self._log))
             url = self.running_url()
             if url is not None:
                 return url
-            if time.monotonic() > give_up_at:
+            # Backends of a killed server hold its shared memory for a moment; any other failure stays one.
+            if not had_remains or time.monotonic() > give_up_at:
                 raise DatabaseUnavailable(f"the embedded PostgreSQL does not start, see {self._log}: {failure}")
             time.sleep(0.2)
 
@@ -81,8 +82,6 @@ class EmbeddedPostgres:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         if self._account:
-            _let_everyone_traverse(unfinished)
-            _let_everyone_traverse(self._programs / "postgres")
             shutil.chown(unfinished, self._account)
         arguments = ("--auth=peer", "--encoding=UTF8", "--locale=C.UTF-8", "-U", _SUPERUSER, "-D", str(unfinished))
         failure = self._run("initdb", *arguments)
@@ -150,6 +149,9 @@ class EmbeddedPostgres:
     def _run(self, program: str, *arguments: str) -> str:
         """Run it to its end; what it said where it failed, else nothing."""
         account = self._account
+        if account:
+            for path in (self._files, self._programs / program):
+                _let_everyone_traverse(path)
         # A file, not a pipe: the server inherits the output and would keep a pipe open for ever.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(

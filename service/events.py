@@ -53,7 +53,12 @@ def write(session: Session, job_id: str, last_seq: int, events: Sequence[NewEven
 
 
 def list_events(
-    session: Session, job_id: str, *, after: int = 0, limit: int = 1000, type: EventType | None = None
+    session: Session,
+    job_id: str,
+    *,
+    after: int = 0,
+    limit: int = 1000,
+    type: EventType | None = None,  # noqa: A002
 ) -> Sequence[Event]:
     """Events with a number above `after`, in order; of one type if it is given."""
     query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(limit)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from service.embedded import EmbeddedPostgres
-from service.errors import ConfigurationError
+from service.errors import ConfigurationError, DatabaseUnavailable
 from service.session import Database, open_database
 from service.settings import Settings
 
@@ -19,8 +20,10 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data with 'quotes' and spaces")
+def data_dir() -> Iterator[Path]:
+    # Not pytest's folder: another pytest that starts meanwhile closes that to the account that the server runs as.
+    with tempfile.TemporaryDirectory(prefix="mr 'tests' ") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +72,27 @@ def test_pid_that_now_belongs_to_another_program_does_not_matter(server: Embedde
     assert execute(server.start(), "SELECT 1") == [(1,)]
 
 
-def test_creation_that_was_cut_off_is_begun_again_and_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(tmp_path / ("long" * 30))
-    half = server._files.with_name("postgres.new")
-    half.mkdir(parents=True)
-    (half / "PG_VERSION").write_text("18\n")
-    try:
-        assert execute(server.start(), "SELECT 1") == [(1,)]
-        assert server._socket_dir().stat().st_mode & 0o777 == 0o700
-    finally:
-        server.stop()
+def test_creation_that_was_cut_off_is_begun_again_and_a_long_path_gets_a_short_socket() -> None:
+    with tempfile.TemporaryDirectory(prefix="mr-" + 100 * "x") as folder:
+        server = EmbeddedPostgres(Path(folder))
+        half = server._files.with_name("postgres.new")
+        half.mkdir()
+        (half / "PG_VERSION").write_text("18\n")
+        try:
+            assert execute(server.start(), "SELECT 1") == [(1,)]
+            assert server._socket_dir().stat().st_mode & 0o777 == 0o700
+        finally:
+            server.stop()
+
+
+def test_failure_to_start_is_told_at_once(data_dir: Path, server: EmbeddedPostgres) -> None:
+    server.start()
+    server.stop()
+    broken = EmbeddedPostgres(data_dir, configuration={"no_such_setting": "1"})
+    started_at = time.monotonic()
+    with pytest.raises(DatabaseUnavailable, match=r"postgres\.log"):
+        broken.start()
+    assert time.monotonic() - started_at < 20
 
 
 def test_files_of_another_version_are_refused(tmp_path: Path) -> None:
