@@ -22,12 +22,12 @@ TRANSPORT_ALIASES[FOLDER_SCHEME] = f"{__name__}:FolderTransport"
 class FolderChannel(filesystem.Channel):
     """Renames messages into place."""
 
-    def _put(self, queue: str, message: Any, **_: Any) -> None:
+    def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]  # kombu's own two disagree
         folder = Path(self.data_folder_out)
         name = f"{round(time.monotonic() * 1000)}_{uuid4()}.{queue}.msg"
         unfinished = folder / f"{name}.new"
         try:
-            unfinished.write_text(json.dumps(message))
+            unfinished.write_text(json.dumps(payload))
             unfinished.replace(folder / name)
         except OSError as error:
             raise ChannelError(f"cannot add {name} to {folder}: {error}") from error
