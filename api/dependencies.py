@@ -1,4 +1,7 @@
-"""What routes are given: a transaction, the blobs, the authenticated caller, the page asked for."""
+"""What routes are given: a transaction, the blobs, the authenticated caller, the page asked for.
+
+Those that ask no database are `async`: FastAPI calls any other in a thread, which costs more than they do.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,7 +45,7 @@ class Page:
     limit: int
 
 
-def get_parts(request: Request) -> Parts:
+async def get_parts(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
 
@@ -78,7 +81,7 @@ CallerOf = Annotated[Caller, Depends(authenticate)]
 def require_scope(scope: Scope) -> Any:
     """A dependency that gives the caller if the key has `scope`."""
 
-    def check(caller: CallerOf) -> Caller:
+    async def check(caller: CallerOf) -> Caller:
         if not caller.may(scope):
             held = ", ".join(sorted(caller.scopes))
             raise Forbidden(f"this needs a key with the scope {scope!r}; this key has {held}")
@@ -92,7 +95,7 @@ Writer = Annotated[Caller, require_scope("write")]
 Admin = Annotated[Caller, require_scope("admin")]
 
 
-def get_page(
+async def get_page(
     after: Annotated[str | None, Query(max_length=200, description="Begin behind this id.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items an answer.")] = 20,
 ) -> Page:
@@ -102,7 +105,7 @@ def get_page(
 PageOf = Annotated[Page, Depends(get_page)]
 
 
-def refuse_unknown_parameters(request: Request) -> None:
+async def refuse_unknown_parameters(request: Request) -> None:
     """A misspelt filter would silently list everything: name it instead. Only `metadata[key]` has a form of its own."""
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):

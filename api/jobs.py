@@ -77,7 +77,7 @@ def create_job(
     return JobAnswer.of(job)
 
 
-def metadata_filter(request: Request) -> dict[str, str]:
+async def metadata_filter(request: Request) -> dict[str, str]:
     """What `metadata[key]=value` asks for."""
     found = {}
     for name, value in request.query_params.multi_items():

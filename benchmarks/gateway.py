@@ -1,0 +1,180 @@
+"""What the gateway costs: time to start, memory, what a 300 MB upload adds, and how quickly a job is read meanwhile.
+
+Starts a PostgreSQL and a gateway of its own: `python benchmarks/gateway.py [--megabytes 300] [--requests 2000]`.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from service import datasets, jobs, keys, schema
+from service.embedded import EmbeddedPostgres
+from service.session import Database
+
+_IMPORT = """
+import time
+wall, cpu = time.perf_counter(), time.process_time()
+import api.main
+print(time.perf_counter() - wall, time.process_time() - cpu)
+"""
+_SERVE = """
+import sys, uvicorn
+from api.main import create_app
+from service.settings import Settings
+from service.logging import configure_logging
+settings = Settings(data_dir=sys.argv[1], database_url=sys.argv[2], log_level="warning")
+configure_logging(settings)
+app = create_app(settings)
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[3]), log_config=None, access_log=False)
+"""
+
+
+@dataclass
+class Running:
+    """A gateway that answers."""
+
+    process: psutil.Process
+    client: httpx.Client
+    job: str
+    seconds_to_ready: float
+
+    @property
+    def megabytes(self) -> float:
+        return self.process.memory_info().rss / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=300)
+    parser.add_argument("--requests", type=int, default=2000)
+    arguments = parser.parse_args()
+    imports = [_seconds_to_import() for _ in range(3)]
+    with tempfile.TemporaryDirectory(prefix="mr-bench-") as folder, _running(Path(folder)) as gateway:
+        at_rest = gateway.megabytes
+        quiet = _read_jobs(gateway, arguments.requests)
+        warm = gateway.megabytes
+        peak, busy, upload_s = _upload(gateway, arguments.megabytes)
+        report = {
+            "import_s": round(min(wall for wall, _ in imports), 3),
+            "import_cpu_s": round(min(cpu for _, cpu in imports), 3),
+            "ready_s": round(gateway.seconds_to_ready, 3),
+            "rss_started_mb": round(at_rest, 1),
+            "rss_warm_mb": round(warm, 1),
+            f"rss_growth_in_upload_of_{arguments.megabytes}_mb": round(peak - warm, 1),
+            "upload_mb_per_s": round(arguments.megabytes / upload_s, 1),
+            "read_job_ms": _percentiles(quiet),
+            "read_job_in_upload_ms": _percentiles(busy),
+            "load_average": os.getloadavg()[0],
+        }
+    print(json.dumps(report, indent=1))
+
+
+def _seconds_to_import() -> tuple[float, float]:
+    """Wall clock and processor: the second tells more on a busy machine."""
+    done = subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True)
+    wall, cpu = done.stdout.split()
+    return float(wall), float(cpu)
+
+
+@contextmanager
+def _running(folder: Path) -> Iterator[Running]:
+    server = EmbeddedPostgres(folder / "postgres")
+    url = server.start()
+    schema.upgrade(url)
+    database = Database(url)
+    with database.session() as session:
+        _, key = keys.create_key(session, tenant="bench", name="bench", scopes=["admin"])
+        dataset = datasets.create(
+            session, tenant="bench", name="bench", modality="image", sha256="0" * 64, size_bytes=1
+        )
+        spec = {"kind": "reprogram", "dataset": dataset.id}
+        job = jobs.create_job(session, tenant="bench", kind="reprogram", spec=spec, queue="cpu", dataset_id=dataset.id)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-c", _SERVE, str(folder / "data"), url, str(port)]) as process:
+        headers = {"Authorization": f"Bearer {key}"}
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False, timeout=120) as client:
+            _wait_for(client)
+            yield Running(psutil.Process(process.pid), client, job.id, time.perf_counter() - started)
+        process.terminate()
+    database.dispose()
+    server.stop()
+
+
+def _wait_for(client: httpx.Client) -> None:
+    while True:
+        try:
+            client.get("/healthz").raise_for_status()
+            return
+        except httpx.TransportError:
+            time.sleep(0.01)
+
+
+def _read_jobs(gateway: Running, n: int, stop: threading.Event | None = None) -> list[float]:
+    taken = []
+    with httpx.Client(base_url=gateway.client.base_url, headers=gateway.client.headers, trust_env=False) as client:
+        while len(taken) < n and not (stop is not None and stop.is_set()):
+            begin = time.perf_counter()
+            client.get(f"/v1/jobs/{gateway.job}").raise_for_status()
+            taken.append(time.perf_counter() - begin)
+    return taken
+
+
+def _upload(gateway: Running, megabytes: int) -> tuple[float, list[float], float]:
+    """Peak memory and times to read a job while a file comes that is refused once it is complete."""
+
+    def body() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+        chunk = os.urandom(2**20)
+        for _ in range(megabytes):
+            yield chunk
+        yield b"\r\n--b--\r\n"
+
+    done, peak, reads = threading.Event(), gateway.megabytes, []
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.02):
+            peak = max(peak, gateway.megabytes)
+
+    def read() -> None:
+        reads.extend(_read_jobs(gateway, 100_000, done))
+
+    threads = [threading.Thread(target=watch), threading.Thread(target=read)]
+    for thread in threads:
+        thread.start()
+    begin = time.perf_counter()
+    answer = gateway.client.post(
+        "/v1/datasets", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    seconds = time.perf_counter() - begin
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert answer.status_code == 422, answer.text  # random bytes are no archive
+    return peak, reads, seconds
+
+
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(seconds, n=100)
+    return {"n": len(seconds), "p50": round(cuts[49] * 1e3, 2), "p99": round(cuts[98] * 1e3, 2)}
+
+
+if __name__ == "__main__":
+    main()
