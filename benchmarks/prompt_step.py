@@ -35,7 +35,7 @@ BATCH, ROUNDS, IMAGE_SIZE, CLASSES = 64, 7, 32, 10
 
 def main() -> None:
     if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.prompt_step"], dict(allocator_settings()))  # noqa: S606
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.prompt_step"], dict(allocator_settings()))
     stock, images = _backbone(), _images()
     labels = torch.arange(BATCH) % CLASSES
     plain, fast = _model(stock), _model(accelerate(stock))
@@ -128,12 +128,10 @@ def _compare_gradients(stock: Backbone, images: Tensor, labels: Tensor) -> None:
         each = (found - expected).norm(dim=1) / expected.norm(dim=1)
         whole = float((found.sum(0) - expected.sum(0)).norm() / expected.sum(0).norm())
         print(
-            f"    {name}: batch {whole:.1e}; by image median {float(each.median()):.1e}, largest {float(each.max()):.1e}, "
-            f"{int((each <= 1e-5).sum())} of {len(each)} within 1e-5"
+            f"    {name}: batch {whole:.1e}; by image median {float(each.median()):.1e}, "
+            f"largest {float(each.max()):.1e}, {int((each <= 1e-5).sum())} of {len(each)} within 1e-5"
         )
-    print(
-        "    (an image beyond 1e-5 has a value that rounding moves across a kink of ReLU6: its gate, and gradient, jumps)"
-    )
+    print("    (beyond 1e-5: rounding moves some value across a kink of ReLU6, and its gate, so the gradient, jumps)")
 
 
 def _gradients(backbone: Backbone, images: Tensor, labels: Tensor) -> Tensor:

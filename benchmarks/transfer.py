@@ -25,7 +25,7 @@ from cli.watching import watch
 RESULTS = Path(__file__).parent / "results"
 SETS = {"cifar10": 200, "mnist": None, "gtsrb": None}  # training images a class; None is all
 MAPPINGS = ("iterative", "linear")
-# Test accuracy in percent with the published prompt and mapping code at these settings, one seed, and its standard error.
+# Test accuracy in percent and its standard error: published prompt and mapping code, these settings, one seed.
 PUBLISHED = {("cifar10", "iterative"): (39.4, 1.6), ("mnist", "iterative"): (50.4, 2.2)}
 BASELINES = ("majority", "mapping_only", "linear_probe", "zero_shot", "random_backbone")
 
@@ -130,11 +130,11 @@ def _table(jobs: list[dict[str, Any]]) -> str:
         "",
         (__doc__ or "").split("\n\n", 2)[2].replace("\n", " ").strip(),
         "",
-        "Test accuracy in percent ± standard error of the test sample. *Published* is the same setting with the published",
-        "prompt and mapping code.",
+        "Test accuracy in percent ± standard error of the test sample. *Published* is the same setting with the",
+        "published prompt and mapping code.",
         "",
-        "| data | mapping | seed | adapter | published | majority | mapping only | linear probe | zero-shot | random backbone |"
-        " images/s | use |",
+        "| data | mapping | seed | adapter | published | majority | mapping only | linear probe | zero-shot "
+        "| random backbone | images/s | use |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for job in jobs:

@@ -21,8 +21,8 @@ def fetch(repository: str, filename: str, *, backbone_id: str, library: str) -> 
         return Path(hf_hub_download(repository, filename))
     except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise BackboneUnavailable(
-            f"the weights of {backbone_id} are not in the local cache and the hub cannot be reached. Either "
-            f"put {filename} of {repository} into the cache ({HF_HUB_CACHE}, in the hub client's layout; HF_HOME moves it), or "
-            f" register the file: POST /v1/backbones with library={library} and its architecture",
+            f"the weights of {backbone_id} are not in the local cache and the hub cannot be reached. Either put "
+            f"{filename} of {repository} into the cache ({HF_HUB_CACHE}, in the hub client's layout; HF_HOME moves "
+            f"it), or register the file: POST /v1/backbones with library={library} and its architecture",
             param="backbone",
         ) from error

@@ -47,5 +47,5 @@ def test_refuses_a_method_without_a_description():
 def test_tells_the_members_of_a_family_apart_by_kind():
     adapter = TypeAdapter(tagged_union(LABEL_MAPPINGS))
     assert type(adapter.validate_python({"kind": "linear"})) is LABEL_MAPPINGS["linear"]
-    with pytest.raises(ValidationError, match="union_tag_invalid|does not match any of the expected tags"):
+    with pytest.raises(ValidationError, match=r"union_tag_invalid|does not match any of the expected tags"):
         adapter.validate_python({"kind": "no such mapping"})

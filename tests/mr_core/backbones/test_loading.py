@@ -123,9 +123,9 @@ def test_refuses_what_is_not_safetensors_or_not_finite(tmp_path):
 def test_refuses_another_file_than_the_registered_one(tmp_path):
     description = BackboneDescription(id="bb_1", library="builtin", architecture="cifar_resnet20", sha256="0" * 64)
     weights = _save(load_backbone(description.model_copy(update={"random_seed": 0})).source, tmp_path / "w.safetensors")
-    with pytest.raises(BackboneError, match="has sha256 [0-9a-f]{64}, but bb_1 has 0{64}"):
+    with pytest.raises(BackboneError, match=r"has sha256 [0-9a-f]{64}, but bb_1 has 0{64}"):
         load_backbone(description, weights=weights)
-    with pytest.raises(BackboneError, match="registered from a file with sha256 0{64}"):
+    with pytest.raises(BackboneError, match=r"registered from a file with sha256 0{64}"):
         load_backbone(description)
 
 
@@ -193,7 +193,7 @@ def test_without_a_network_it_says_how_to_provide_the_file(tmp_path, monkeypatch
     ) as caught:
         load_backbone("timm:resnet10t")
     assert caught.value.code == "backbone_unavailable"
-    with pytest.raises(BackboneUnavailable, match="open_clip_model.safetensors"):
+    with pytest.raises(BackboneUnavailable, match=r"open_clip_model\.safetensors"):
         load_backbone("open_clip:ViT-B-32-quickgelu/openai")
 
 

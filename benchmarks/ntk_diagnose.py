@@ -1,0 +1,95 @@
+"""Where the time of a diagnosis goes, and the structured kernel against the general path, in one run.
+
+    python -m benchmarks.ntk_diagnose [--samples 200] [--classes 10] [--general-samples 8]
+
+The frame prompt of `builtin/mini-clip` with a frequent mapping, on random images: the cost depends on neither. The
+general path (vmap over reverse-mode Jacobians) is far slower, so it is timed on a few samples and both are compared
+per sample; the kernels of those samples must agree. Times are of a shared machine: quote the ratio.
+"""
+
+import argparse
+import os
+import resource
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from mr_core.backbones.description import MINI_CLIP
+from mr_core.backbones.loading import load_backbone
+from mr_core.engine import accelerate
+from mr_core.input_transforms.padding.spec import PaddingSpec
+from mr_core.label_mappings.frequent.spec import FrequentSpec
+from mr_core.ntk import tangent_kernel
+from mr_core.ntk.prediction import held_out_logits, stratified_folds
+from mr_core.ntk.spectrum import eigendecomposition, spectrum
+from mr_core.reprogrammed import ReprogrammedModel
+
+T = TypeVar("T")
+
+
+class Opaque(nn.Module):
+    """Hides a reprogrammed model's structure, which leaves the general path."""
+
+    def __init__(self, model: ReprogrammedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images)
+        return logits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--general-samples", type=int, default=8)
+    options = parser.parse_args()
+
+    backbone = accelerate(load_backbone(MINI_CLIP))
+    transform = PaddingSpec().build(backbone.canvas_size)
+    mapping = FrequentSpec().build(backbone, [str(i) for i in range(options.classes)])
+    model = ReprogrammedModel(transform, backbone, mapping)
+    generator = torch.Generator().manual_seed(0)
+    size = transform.image_size
+    images = torch.rand(options.samples, 3, size, size, generator=generator)
+    labels = torch.arange(options.samples) % options.classes
+    targets = nn.functional.one_hot(labels, options.classes).double()
+
+    print(f"{options.samples} samples x {options.classes} classes, {transform.delta.numel()} parameters")
+    print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    kernel, structured_s = timed("kernel, structured path", lambda: tangent_kernel(model, images))
+    total = kernel.total()
+    eigen, _ = timed("eigen-decomposition", lambda: eigendecomposition(total))
+    timed("spectrum and scores", lambda: spectrum(kernel, total, eigen, targets))
+    folds = stratified_folds(labels.numpy(), torch.arange(options.samples).numpy(), n_folds=5, seed=0)
+    initial = torch.randn(options.samples, options.classes, generator=generator)
+    timed("predicted accuracy", lambda: held_out_logits(eigen, targets, folds, lambda _: initial))
+    print(f"peak RSS so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+    few = images[: options.general_samples]
+    delta = [transform.delta]
+    general, general_s = timed(
+        f"kernel of {len(few)} samples, general path",
+        lambda: tangent_kernel(Opaque(model), few, parameters=delta).total().matrix,
+    )
+    rows = len(few) * options.classes
+    difference = float((general - total.matrix[:rows, :rows]).norm() / general.norm())
+    ratio = (general_s / len(few)) / (structured_s / options.samples)
+    print(f"general over structured, time a sample: {ratio:.1f}x; relative difference of the kernels {difference:.1e}")
+
+
+def timed(what: str, work: Callable[[], T]) -> tuple[T, float]:
+    """Do it once and print the seconds."""
+    start = time.perf_counter()
+    done = work()
+    seconds = time.perf_counter() - start
+    print(f"{what:<40}{seconds:8.2f} s", flush=True)
+    return done, seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The whole job in this process, on a handful of real digits and the built-in model."""
+
+import json
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from mr_core import JobSpec, load_adapter, run
+from mr_core.adapter_file import zip_adapter
+from mr_core.backbones.description import MINI_CLIP
+from mr_core.backbones.loading import load_backbone
+from mr_core.backbones.weights import state_sha256
+from mr_core.errors import JobCancelled, SpecError
+from mr_core.observer import Checkpoint, Observer
+
+SPEC = {
+    "kind": "reprogram",
+    "dataset": "ds_1",
+    "input_transform": {"kind": "padding", "image_size": 48},
+    "label_mapping": {"kind": "iterative"},
+    "trainer": {"kind": "gradient", "epochs": 2, "batch_size": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    """Three classes of handwritten digits: 20 training and 8 test images of each."""
+    path = tmp_path_factory.mktemp("digits") / "digits.zip"
+    digits = load_digits()
+    with zipfile.ZipFile(path, "w") as target:
+        for digit in (0, 1, 7):
+            for i, values in enumerate(digits.images[digits.target == digit][:28]):
+                image = Image.fromarray((values * 255 / 16).astype("uint8"))
+                with target.open(f"{'train' if i < 20 else 'test'}/{digit}/{i}.png", "w") as file:
+                    image.save(file, "PNG")
+    return path
+
+
+class Interrupted(Observer):
+    """Keeps checkpoints; cancels at the nth sign of life."""
+
+    def __init__(self, cancel_at: int | None = None) -> None:
+        self.kept: dict[str, Checkpoint] = {}
+        self.phases: list[str] = []
+        self._left = cancel_at
+
+    def phase(self, phase):
+        self.phases.append(phase)
+
+    def progress(self, step, total, *, unit="step"):
+        self.beat()
+
+    def beat(self):
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                raise JobCancelled
+
+    def save_checkpoint(self, name, checkpoint):
+        self.kept[name] = checkpoint
+
+    def load_checkpoint(self, name):
+        return self.kept.get(name)
+
+
+def test_leaves_an_adapter_that_does_what_its_metrics_say(archive):
+    observer = Interrupted()
+    outcome = run(JobSpec.parse(SPEC), archive, observer=observer)
+    assert observer.phases == ["embedding", "training", "evaluating", "publishing"]
+    result = json.loads(json.dumps(outcome.result, allow_nan=False))
+    assert result["backbone_unchanged"] is True
+    assert result["trainable_parameters"] == 3 * (96**2 - 48**2)
+    assert result["metrics"]["test"]["n"] == 24
+    assert set(result["baselines"]) == {"majority", "mapping_only", "linear_probe", "zero_shot", "random_backbone"}
+    assert result["baselines"]["random_backbone"] is None
+    assert result["baselines"]["linear_probe"]["test"]["accuracy"] > 0.8
+    assert result["verdict"]["use"] in {"adapter", *result["baselines"]}
+    assert {"plots/curves.svg", "plots/prompt.png", "plots/mapping.svg", "plots/confusion.svg", "report.html"} <= {
+        artifact.name for artifact in outcome.artifacts
+    }
+    classifier = load_adapter(zip_adapter(outcome.adapter))
+    assert classifier.classes == ("0", "1", "7")
+    right = 0
+    with zipfile.ZipFile(archive) as images:
+        for name in images.namelist():
+            if name.startswith("test/"):
+                right += classifier.predict([images.read(name)])[0].label == name.split("/")[1]
+    assert right / 24 == pytest.approx(result["metrics"]["test"]["accuracy"])
+    assert classifier.config["backbone"]["state_sha256"] == state_sha256(load_backbone(MINI_CLIP).source)
+
+
+def test_an_interrupted_run_ends_with_the_same_bytes(archive):
+    spec = JobSpec.parse(SPEC | {"evaluation": {"random_backbone": True}})
+    whole = run(spec, archive)
+    for cancel_at in (3, 40, 75):
+        observer = Interrupted(cancel_at)
+        with suppress(JobCancelled):
+            run(spec, archive, observer=observer)
+        again = Interrupted()
+        again.kept = observer.kept
+        resumed = run(spec, archive, observer=again)
+        assert zip_adapter(resumed.adapter) == zip_adapter(whole.adapter)
+        assert resumed.result["baselines"] == whole.result["baselines"]
+    assert whole.result["baselines"]["random_backbone"]["test"]["accuracy"] <= 1
+
+
+def test_refuses_what_cannot_be(archive):
+    too_large = SPEC | {"input_transform": {"kind": "padding", "image_size": 96}}
+    with pytest.raises(SpecError, match="leaves no frame"):
+        run(JobSpec.parse(too_large), archive)
+    no_text = SPEC | {"backbone": "random:timm:test_convnext", "label_mapping": {"kind": "text"}}
+    with pytest.raises(SpecError, match="no text tower"):
+        run(JobSpec.parse(no_text), archive)
