@@ -8,7 +8,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import uuid4
@@ -48,6 +48,11 @@ class Gateway:
     def client(self, tenant: str, **options: Any) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key(tenant, **options)}"}
         return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30)
+
+    @staticmethod
+    def serving(app: Any) -> AbstractContextManager[str]:
+        """Another app on a port of its own, while the block runs."""
+        return serving(app)
 
     def kept(self) -> tuple[int, int, int, list[str]]:
         """Datasets, backbones, blobs and stored files: the same before and after what has to leave nothing."""
