@@ -5,6 +5,7 @@ Prints one JSON object per line. Each test split is touched once, by the last ep
 
 import argparse
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
@@ -23,12 +25,14 @@ from torch.nn import functional
 from mr_core.backbones.builtin.mini_clip.model import WEIGHTS_FILE, MiniClip
 from training.mini_clip.folding import folded
 from training.mini_clip.images import CANVAS, normalised, pixels, read_split, readable, resized
+from training.mini_clip.scenes import COLOURS, SHAPES, generate
 
 TEACHER_FILE = "weights/mobilenetv2_100_imagenet_fp16.safetensors"
 DIGIT_SIZE = 48
 BATCH = 64
 PROBE_ALPHAS = (1e1, 1e2, 1e3, 1e4, 1e5)
 PROBE_SETS = ("cifar10", "gtsrb", "mnist", "pneumoniamnist")
+SCENE_SEED, N_SCENES = 1, 600
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "{}")
 
 
@@ -63,6 +67,7 @@ def measure(tower: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]
     if "zero_shot" in options.parts and tower == "shipped":
         for name in ("caltech101", "cifar10"):
             yield {"judge": "zero_shot", "data": name, **zero_shot(build(tower, options), options.data, name)}
+        yield {"judge": "zero_shot", "data": "scenes", **zero_shot_scenes(build(tower, options))}
 
 
 def build(tower: str, options: argparse.Namespace) -> MiniClip:
@@ -198,18 +203,37 @@ def halves(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def zero_shot(model: MiniClip, data: Path, name: str) -> dict[str, Any]:
-    """Test accuracy of class-name prompts through the text tower, mean over a few templates."""
+    """Test accuracy of class-name prompts through the text tower."""
     images, labels, classes = read_split(data / "images" / f"{name}.zip", "test")
-    fast(model)
-    projected = functional.normalize(
-        model.project(embeddings(model, pixels([resized(image) for image in images]))), dim=-1
-    )
-    prompts = [[template.format(readable(name)) for name in classes] for template in TEMPLATES]
-    texts = torch.stack([functional.normalize(model.encode_text(texts), dim=-1) for texts in prompts]).mean(0)
+    scores = text_scores(fast(model), [resized(image) for image in images], [readable(name) for name in classes])
+    return {"classes": len(classes), "test_accuracy": accuracy(scores, labels)}
+
+
+@torch.no_grad()
+def zero_shot_scenes(model: MiniClip) -> dict[str, Any]:
+    """How often the text tower names colour and shape of single objects in scenes that training did not see."""
+    rng = random.Random(SCENE_SEED)
+    scenes = [scene for scene in (generate(rng) for _ in range(N_SCENES)) if scene.count == 1]
+    names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    found = text_scores(fast(model), [resized(scene.image) for scene in scenes], names).argmax(1).tolist()
+    answers = [names[index].split() for index in found]
+    right = [
+        (colour == scene.colour, shape == scene.shape) for (colour, shape), scene in zip(answers, scenes, strict=True)
+    ]
     return {
-        "classes": len(classes),
-        "test_accuracy": accuracy(projected @ functional.normalize(texts, dim=-1).T, labels),
+        "scenes": len(scenes),
+        "colour_and_shape": round(sum(colour and shape for colour, shape in right) / len(right), 4),
+        "colour": round(sum(colour for colour, _ in right) / len(right), 4),
+        "shape": round(sum(shape for _, shape in right) / len(right), 4),
     }
+
+
+def text_scores(model: MiniClip, images: list[Image.Image], names: list[str]) -> Float[Tensor, "n names"]:
+    """Cosines between images of canvas size and the names, each text the mean over a few templates."""
+    projected = functional.normalize(model.project(embeddings(model, pixels(images))), dim=-1)
+    prompts = [[template.format(name) for name in names] for template in TEMPLATES]
+    texts = torch.stack([functional.normalize(model.encode_text(texts), dim=-1) for texts in prompts]).mean(0)
+    return projected @ functional.normalize(texts, dim=-1).T
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
