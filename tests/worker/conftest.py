@@ -34,9 +34,9 @@ def wait_until(condition, timeout_s=20.0):
 def dataset_id(database, blobs, tmp_path):
     pack = tmp_path / "tiny.pack.zip"
     with write_pack(pack) as writer:
-        for split, n in (("train", 4), ("test", 2)):
+        for split, n in (("train", 16), ("test", 4)):
             for i in range(n):
-                image = Image.new("RGB", (12, 12), (40 * i, 90, 200))
+                image = Image.new("RGB", (12, 12), (15 * i, 90, 200 - 90 * (i % 2)))
                 writer.add(image, split=split, class_name=f"class{i % 2}", name=f"{i}.png")
     stored = blobs.put_file(pack)
     with database.session() as session:
@@ -50,7 +50,7 @@ def dataset_id(database, blobs, tmp_path):
             row.id,
             pack_sha256=stored.sha256,
             classes=["class0", "class1"],
-            splits={"train": 4, "test": 2},
+            splits={"train": 16, "test": 4},
             report={},
         )
     return row.id

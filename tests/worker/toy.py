@@ -26,6 +26,7 @@ class ToySpec(JobSpec):
     step_s: float = 0.0
     at_step: int = 3
     once: str | None = None  # a file; once it is there the job behaves
+    end_gate: str | None = None  # a file that the job waits for after its last step
     behaviour: Literal["none", "hang", "deaf", "exit", "segfault", "memory", "grow", "impossible", "bug", "scratch"] = (
         "none"
     )
@@ -46,6 +47,8 @@ class ToySpec(JobSpec):
             arrays = {"digest": np.frombuffer(digest, dtype=np.uint8).copy()}
             observer.save_checkpoint("training", Checkpoint(step + 1, state, arrays))
             observer.progress(step + 1, self.steps)
+        while self.end_gate and not Path(self.end_gate).exists():
+            time.sleep(0.02)
         return JobOutcome(
             result={"digest": digest.hex(), "started_at_step": start, "threads": os.environ["OMP_NUM_THREADS"]},
             adapter=AdapterContent(config=json.dumps({"seed": self.seed}).encode(), weights=digest),
