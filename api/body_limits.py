@@ -60,7 +60,11 @@ class BodyLimits:
                 has_answered = True
                 await send(message)
 
-        await self.app(scope, receive_counted, send_unless_refused)
+        try:
+            await self.app(scope, receive_counted, send_unless_refused)
+        except HTTPException:  # where nothing below has made an answer of it
+            if refusal is None:
+                raise
         if refusal is not None and not has_answered:
             await self._refuse(refusal, scope, receive, send, drain=not is_complete)
 

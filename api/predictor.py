@@ -10,11 +10,10 @@ from api.errors import PredictorUnavailable
 from mr_core.backbones.description import BackboneDescription, BackboneOutputs, Preprocessing
 from mr_core.errors import ReprogrammingError
 from service.errors import ServiceError, TransientError
-from service.predictor_launch import ensure_predictor
+from service.predictor_launch import ensure_predictor, token_header
 from service.settings import Settings
 
 _TIMEOUT = httpx.Timeout(300, connect=5)  # the first question about a backbone waits until it is loaded
-TOKEN_HEADER = "X-MR-Predictor-Token"  # noqa: S105
 
 
 class Inspection(BaseModel):
@@ -47,10 +46,10 @@ def _ask(settings: Settings, path: str, **request: Any) -> Any:
         url = ensure_predictor(settings)
     except TransientError as error:
         raise PredictorUnavailable(error.detail) from error
-    token = settings.predictor_token
-    headers = {TOKEN_HEADER: token.get_secret_value()} if token is not None else {}
     try:
-        answer = httpx.post(f"{url}{path}", headers=headers, timeout=_TIMEOUT, trust_env=False, **request)
+        answer = httpx.post(
+            f"{url}{path}", headers=token_header(settings), timeout=_TIMEOUT, trust_env=False, **request
+        )
     except httpx.HTTPError as error:
         raise PredictorUnavailable(f"the predictor did not answer: {type(error).__name__}") from error
     if answer.is_success:

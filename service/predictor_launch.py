@@ -9,6 +9,7 @@ import httpx
 from service.errors import TransientError
 from service.settings import Settings
 
+TOKEN_HEADER = "X-MR-Predictor-Token"  # noqa: S105
 _POLL_S = 0.1
 _START_S = 90.0
 
@@ -19,10 +20,10 @@ def ensure_predictor(settings: Settings, *, timeout_s: float = _START_S) -> str:
     Cheap once it runs. TransientError where none answers in time.
     """
     if settings.predictor_urls:
-        return _answering(settings.predictor_urls)
+        return _answering(settings)
     give_up_at = time.monotonic() + timeout_s
     wanted(settings.data_dir).touch()
-    while (url := _embedded(settings.data_dir)) is None:
+    while (url := _embedded(settings)) is None:
         if not is_supervised(settings.data_dir):
             raise TransientError("no predictor runs: set MR_PREDICTOR_URLS, or use `mr up`, which starts its own")
         if time.monotonic() > give_up_at:
@@ -58,24 +59,32 @@ def is_supervised(data_dir: Path) -> bool:
     return False
 
 
-def _embedded(data_dir: Path) -> str | None:
+def token_header(settings: Settings) -> dict[str, str]:
+    """What shows the predictor that it is asked by its own gateway; empty where no secret is set."""
+    token = settings.predictor_token
+    return {} if token is None else {TOKEN_HEADER: token.get_secret_value()}
+
+
+def _embedded(settings: Settings) -> str | None:
     try:
-        url = address(data_dir).read_text(encoding="utf-8").strip()
+        url = address(settings.data_dir).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
-    return url if url and _answers(url) else None
+    return url if url and _answers(url, settings) else None
 
 
-def _answering(urls: list[str]) -> str:
+def _answering(settings: Settings) -> str:
+    urls = settings.predictor_urls
     first = time.monotonic_ns() % len(urls)  # spreads callers over the predictors without a counter to share
     for url in urls[first:] + urls[:first]:
-        if _answers(url):
+        if _answers(url, settings):
             return url
     raise TransientError(f"no predictor answers at {', '.join(urls)}")
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, settings: Settings) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == httpx.codes.OK
+        answer = httpx.get(f"{url}/health", headers=token_header(settings), timeout=5, trust_env=False)
     except httpx.HTTPError:
         return False
+    return answer.status_code == httpx.codes.OK

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from pydantic import SecretStr
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -15,8 +16,9 @@ def predictor_url(gateway, monkeypatch) -> Iterator[str]:
     from worker.predictor import create_app
 
     parts = gateway.app.state.parts
-    with gateway.serving(create_app(gateway.settings, gateway.database, device="cpu")) as url:
-        monkeypatch.setitem(parts.__dict__, "settings", parts.settings.model_copy(update={"predictor_urls": [url]}))
+    settings = gateway.settings.model_copy(update={"predictor_token": SecretStr("shared")})
+    with gateway.serving(create_app(settings, gateway.database, device="cpu")) as url:
+        monkeypatch.setitem(parts.__dict__, "settings", settings.model_copy(update={"predictor_urls": [url]}))
         yield url
 
 
@@ -70,3 +72,11 @@ def test_descriptions_that_do_not_fit(gateway, client, predictor_url, tensors, f
     answer = _register(client, tensors, **form)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_backbone"), answer.text
     assert gateway.kept() == before
+
+
+def test_another_token_is_not_blamed_on_the_client(gateway, client, predictor_url, tensors, monkeypatch):
+    parts = gateway.app.state.parts
+    other = parts.settings.model_copy(update={"predictor_token": SecretStr("other")})
+    monkeypatch.setitem(parts.__dict__, "settings", other)
+    answer = _register(client, tensors)
+    assert (answer.status_code, answer.json()["code"]) == (503, "predictor_unavailable")
