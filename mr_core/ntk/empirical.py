@@ -84,6 +84,15 @@ def tangent_kernel(
     )
 
 
+def require_kernel_memory(kind: Kind, *, n_samples: int, n_outputs: int, memory_cap: int = MEMORY_CAP_BYTES) -> None:
+    """KernelError where the kernel's eigen-decomposition would be over the cap, known before any computation.
+
+    Not for a kernel that stays a Kronecker product (a linear head alone): that one is smaller.
+    """
+    side = n_samples * n_outputs if kind == "full" else n_samples
+    require_memory(3 * 8 * side * side, cap=memory_cap, kind=kind, what="eigen-decomposition")
+
+
 def parameter_names(module: nn.Module, parameters: Iterable[Tensor] | None) -> list[str]:
     """Names of the given parameters in the module's order; of those that require a gradient where None.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from mr_core.ntk.spectrum import Eigen, resolution_limit
 
 RIDGES = tuple(10.0 ** (power / 2) for power in range(-10, 9))  # times the mean eigenvalue of the kernel
+LABEL_NORM = 3.0  # times the norm of the initial logits: of 1, 3 and 10 the nearest to trained adapters
 CURVE_STEPS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -26,8 +27,10 @@ class HeldOut:
 def held_out_logits(
     eigen: Eigen,
     targets: Float[Tensor, "n c"],
-    folds: Sequence[Int[Tensor, " f"]],
-    initial_logits: Callable[[Int[Tensor, " f"]], Float[Tensor, "n c"]],
+    folds: Sequence[Int[Tensor, " _"]],
+    initial_logits: Callable[[Int[Tensor, " _"]], Float[Tensor, "n c"]],
+    *,
+    beat: Callable[[], None] = lambda: None,
 ) -> HeldOut:
     """Cross-validated predictions of the model linearised at its parameters, `f(x) = f_0(x) + J(x) (theta - theta_0)`.
 
@@ -36,10 +39,14 @@ def held_out_logits(
     `[A^-1]_SS^-1 [A^-1 R]_S`, in closed form: one eigen-decomposition serves all folds and ridges. The ridge
     with the smallest squared held-out error is taken; the largest one leaves `f_0` as it is.
 
-    `targets` is one-hot. They are centred over classes and scaled to the norm of `f_0`'s logits, centred over classes
-    likewise: an argmax knows neither offset nor scale, and on this scale neither labels nor `f_0` drown the other.
-    Where `f_0` is 0 the scale is 1. `initial_logits(fold)` gives `f_0` of all samples with whatever is estimated from
-    labels estimated without the fold. An (n, n) kernel stands for itself times the identity over classes.
+    `targets` is one-hot. They are centred over classes and scaled to 3 times the norm of `f_0`'s logits, centred over
+    classes likewise: an argmax knows neither offset nor scale, and cross-entropy training raises margins above those
+    it starts from. Where `f_0` is 0 the scale is 1. `initial_logits(fold)` gives `f_0` of all samples with whatever
+    is estimated from labels estimated without the fold. `beat` is called once a ridge and fold, and may raise.
+
+    An (n, n) kernel stands for itself times the identity over classes. For a prompt that is no good approximation:
+    outputs share its parameters, and it overestimates (MNIST, 200 images, frame prompt on mini-clip: trace kernel
+    0.92, full kernel 0.52, trained 0.71 after 30 epochs).
     """
     n, c = targets.shape
     m = len(eigen.values)
@@ -56,6 +63,7 @@ def held_out_logits(
         basis = eigen.vectors[rows]
         for index, ridge in enumerate(RIDGES):
             inverse = 1 / (eigen.values + ridge * mean_eigenvalue)
+            beat()
             weighted = basis * inverse
             error = torch.linalg.solve(weighted @ basis.T, weighted @ coefficients).view(len(fold), c)
             errors[index, fold] = error
@@ -70,14 +78,14 @@ def centred_over_classes(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
 
 
 def label_scale(logits: Float[Tensor, "n c"], centred_targets: Float[Tensor, "n c"]) -> float:
-    """The factor that gives the labels the norm of the logits; 1 where the logits are 0."""
+    """The factor that gives the labels `LABEL_NORM` times the norm of the logits; 1 where the logits are 0."""
     norm = float(logits.norm())
-    return norm / float(centred_targets.norm()) if norm > 0 else 1.0
+    return LABEL_NORM * norm / float(centred_targets.norm()) if norm > 0 else 1.0
 
 
 def training_curve(
     eigen: Eigen, initial_logits: Float[Tensor, "n c"], targets: Float[Tensor, "n c"]
-) -> list[dict[str, float]]:
+) -> list[dict[str, int | float]]:
     """Squared loss of the linearised model after t full-batch steps at the learning rate `N / lambda_max`.
 
     `loss(t) = (1 / 2N) sum_i exp(-2 eta t lambda_i / N) (u_i . r_0)^2` (arXiv:2506.00620, proposition 1, in its
@@ -101,7 +109,7 @@ def training_curve(
 
 def stratified_folds(
     labels: NDArray[np.int64], groups: NDArray[np.int64], *, n_folds: int, seed: int
-) -> list[Int[Tensor, " f"]]:
+) -> list[Int[Tensor, " _"]]:
     """Disjoint folds that cover all samples, classes spread evenly; samples of a group (duplicates) share a fold.
 
     Empty folds are left out, so fewer may come back.

@@ -114,8 +114,9 @@ def prompt_kernel(
         jacobian = torch.empty(
             n_samples, n_rows, columns.stop - columns.start, dtype=images.dtype, device=images.device
         )
-        for start in range(0, n_samples, BATCH_IMAGES):
-            batch = images[start : start + BATCH_IMAGES]
+        step = min(BATCH_IMAGES, model.backbone.chunk_size)
+        for start in range(0, n_samples, step):
+            batch = images[start : start + step]
             for output, rows in enumerate(_prompt_rows(model, batch, kind=kind, by_source=width < n_outputs)):
                 require_finite(rows[:, None], parameters, first_sample=start)
                 done = index * n_samples + start
@@ -157,9 +158,10 @@ def backbone_outputs(
     """What the mapping reads, without a graph, a batch at a time."""
     outputs = []
     with torch.no_grad():
-        for start in range(0, len(images), BATCH_IMAGES):
-            outputs.append(model.backbone_outputs(images[start : start + BATCH_IMAGES]))
-            on_progress(min(start + BATCH_IMAGES, len(images)), len(images))
+        for start in range(0, len(images), model.backbone.chunk_size):
+            stop = min(start + model.backbone.chunk_size, len(images))
+            outputs.append(model.backbone_outputs(images[start:stop]))
+            on_progress(stop, len(images))
     return torch.cat(outputs)
 
 

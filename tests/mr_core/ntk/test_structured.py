@@ -45,7 +45,7 @@ def test_equals_the_general_path(reprogrammed, images, mapping, kind, dtype, tol
 @pytest.mark.parametrize("kind", KINDS)
 def test_linear_head_without_a_prompt_equals_the_general_path(reprogrammed, kind):
     model = reprogrammed("linear", framed=False)
-    images = torch.rand(6, 3, 8, 8, dtype=torch.float64)
+    images = torch.rand(6, 3, 12, 12, dtype=torch.float64)
     assert relative_error(empirical_ntk(model, images, kind=kind), general_kernel(model, images, kind)) < 1e-10
 
 
@@ -54,7 +54,7 @@ def test_groups_add_up_and_are_kept(reprogrammed, images):
     kernel = tangent_kernel(model, images)
     assert set(kernel.groups) == {"input_transform", "label_mapping"}
     assert kernel.groups["label_mapping"].matrix.shape == (6, 6)
-    assert kernel.n_parameters == 3 * (64 - 36) + 3 * 6
+    assert kernel.n_parameters == 3 * (144 - 36) + 3 * 7
     expected = kernel.groups["input_transform"].dense() + kernel.groups["label_mapping"].dense()
     torch.testing.assert_close(kernel.total().dense(), expected)
 
@@ -99,14 +99,14 @@ def test_part_of_a_group_takes_the_general_path(reprogrammed, images):
 
 def test_nothing_to_train_without_prompt_or_head(reprogrammed):
     with pytest.raises(KernelError, match="nothing to train"):
-        empirical_ntk(reprogrammed("frequent", framed=False), torch.rand(2, 3, 8, 8, dtype=torch.float64))
+        empirical_ntk(reprogrammed("frequent", framed=False), torch.rand(2, 3, 12, 12, dtype=torch.float64))
 
 
 class Gain(InputTransform):
     """Multiplies the image: its Jacobian depends on the sample, so it has no shortcut from the canvas."""
 
     def __init__(self):
-        super().__init__(image_size=8, canvas_size=8)
+        super().__init__(image_size=12, canvas_size=12)
         self.gain = torch.nn.Parameter(torch.ones(3, 1, 1))
 
     def forward(self, images):
@@ -117,7 +117,7 @@ class Gain(InputTransform):
 def test_a_transform_without_a_shortcut_takes_the_general_path(reprogrammed, kind):
     framed = reprogrammed("trained linear")
     model = ReprogrammedModel(Gain(), framed.backbone, framed.label_mapping).double()
-    images = torch.rand(5, 3, 8, 8, dtype=torch.float64)
+    images = torch.rand(5, 3, 12, 12, dtype=torch.float64)
     assert relative_error(empirical_ntk(model, images, kind=kind), general_kernel(model, images, kind)) < 1e-10
 
 

@@ -1,0 +1,73 @@
+"""What the numbers of a diagnosis amount to, in a label and a sentence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+LIMITS = (
+    "The prediction is that of the linearised model trained with squared loss on the sampled images; it is not "
+    "calibrated against trained adapters, and more images or feature learning can take a real run above it"
+)
+
+
+def judge(
+    summary: Mapping[str, Any],
+    predicted: Mapping[str, Any],
+    baselines: Mapping[str, float | None],
+    *,
+    is_trained: bool,
+    is_approximate: bool = False,
+) -> dict[str, str]:
+    """The verdict `{"label", "reason"}`.
+
+    `rank_limited` where the kernel has more rows than the adapter parameters; else `unlikely` where neither the
+    prediction nor the linear probe is above the majority class; else `linear_probe_suffices` where the probe is at
+    least as good as the prediction, or alone above the majority; else `promising`. "Above" asks the lower end of the
+    90 % interval for the prediction, the same margin for the probe. `is_approximate` says that the prediction took an
+    (N, N) kernel for a prompt, `is_trained` that the kernel is an adapter's after training.
+    """
+    accuracy, (low, high) = predicted["accuracy"], predicted["accuracy_interval"]
+    probe, majority = baselines["linear_probe"] or 0.0, baselines["majority"] or 0.0
+    learns = low > majority
+    probe_learns = probe - (accuracy - low) > majority
+    numbers = (
+        f"predicted accuracy {_percent(accuracy)} (90 % interval {_percent(low)} to {_percent(high)}), "
+        f"{_named_baselines(baselines)}"
+    )
+    rows = summary["n_samples"] * summary["n_classes"]
+    if rows > summary["n_parameters"]:
+        label = "rank_limited"
+        finding = (
+            f"{summary['n_samples']} samples x {summary['n_classes']} classes are {rows} equations for "
+            f"{summary['n_parameters']} trainable parameters, so no training can fit every label and the smallest "
+            f"eigenvalue is 0 by counting: use a transform with more parameters, or fewer samples; {numbers}"
+        )
+    elif not learns and not probe_learns:
+        label = "unlikely"
+        finding = f"neither the adapter nor a linear probe is clearly above the majority class: {numbers}"
+    elif probe >= accuracy or not learns:
+        label = "linear_probe_suffices"
+        finding = f"a linear probe on the frozen features does as well without a prompt: {numbers}"
+    else:
+        label = "promising"
+        finding = f"the adapter is predicted above the linear probe: {numbers}"
+    sentences = [finding[0].upper() + finding[1:], LIMITS]
+    if is_approximate:
+        sentences.append(
+            f"The {summary['kernel']} kernel treats outputs as if they shared no parameters and overestimates the accuracy"
+            " of a prompt, by 20 points on digits: take the kernel 'full' before relying on it"
+        )
+    if is_trained:
+        sentences.append(
+            "The kernel is that of the trained adapter, which may have seen these images: the accuracy is optimistic"
+        )
+    return {"label": label, "reason": ". ".join(sentences) + "."}
+
+
+def _named_baselines(baselines: Mapping[str, float | None]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {_percent(value)}" for name, value in baselines.items() if value is not None
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
