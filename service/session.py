@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from psycopg.errors import UndefinedColumn, UndefinedTable
 from sqlalchemy import Engine, create_engine, make_url, text
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DataError, InterfaceError, InternalError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from service.errors import ConfigurationError, DatabaseUnavailable, InvalidValue
@@ -58,6 +58,10 @@ class Database:
             raise
         except (OperationalError, InterfaceError) as error:
             raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+        except InternalError as error:
+            if error.connection_invalidated:  # a stopped process went on after the server had ended its session
+                raise DatabaseUnavailable(f"the database has closed the session: {error.orig}") from error
+            raise
 
     def wait_ready(self, timeout_s: float = 30) -> None:
         """Return once the database answers; DatabaseUnavailable where it does not in time."""
