@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from mr_core.errors import JobCancelled
@@ -36,6 +37,7 @@ NOT_STORED: Final = 11
 """Exit status: the database did not take the outcome in time."""
 
 _RETRY_S = 1.0
+_SHORTEST_IDLE_S = 2.0
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -120,6 +122,7 @@ def main() -> int:
     claim = Claim(**request["claim"])
     structlog.contextvars.bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)
     database = Database(request["database_url"], pool_size=2)
+    _end_idle_transactions(database, after_s=max(_SHORTEST_IDLE_S, claim.lease_s / 4))
     return Attempt(
         claim=claim,
         settings=settings,
@@ -129,6 +132,16 @@ def main() -> int:
         device=request["device"],
         scratch=Path(request["scratch"]),
     ).run()
+
+
+def _end_idle_transactions(database: Database, *, after_s: float) -> None:
+    """Have the server let go of the job's row well within its lease when this process is stopped in a transaction."""
+
+    @event.listens_for(database.engine, "connect")
+    def limit(connection: Any, _: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {round(after_s * 1000)}")
+        connection.commit()
 
 
 def run_and_exit() -> None:

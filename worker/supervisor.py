@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import structlog
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from service import attempts, datasets
@@ -112,31 +113,32 @@ class Supervisor:
             if kill_at is not None and now > kill_at:
                 return ending
             try:
-                if now - renewed_at > self.settings.heartbeat_s:
-                    is_cancelling = self._in_transaction(lambda session: attempts.heartbeat(session, claim))
-                    renewed_at = now
-                else:
-                    is_cancelling = self._in_transaction(lambda session: attempts.is_cancelling(session, claim))
-                if self._is_stalled(claim):
+                is_cancelling, is_stalled = self._look(claim)
+                if is_stalled:
                     return "stalled"
+                if is_cancelling and ending != "cancelled":
+                    process.tell("cancel")
+                    ending, kill_at = "cancelled", now + _CANCEL_S
+                if now - renewed_at > self.settings.heartbeat_s:
+                    self._in_transaction(lambda session: _renew(session, claim))
+                    renewed_at = now
             except Fenced:
                 return "exited" if process.wait(_LOOK_S) else "fenced"  # it may just have finished
             except DatabaseUnavailable as error:
                 _log.warning("the database does not answer", error=error.detail)
                 if now - renewed_at > claim.lease_s:
                     return "fenced"
-                continue
-            if is_cancelling and ending != "cancelled":
-                process.tell("cancel")
-                ending, kill_at = "cancelled", now + _CANCEL_S
-            elif ending == "exited" and self.is_stopping():
+            if ending == "exited" and self.is_stopping():
                 process.tell("stop")
                 ending, kill_at = "stopped", now + self.stop_grace_s
         return "exited"
 
-    def _is_stalled(self, claim: Claim) -> bool:
-        phase, silent_s = self._in_transaction(lambda session: attempts.stalled_s(session, claim))
-        return silent_s > self.settings.progress_deadline(phase)
+    def _look(self, claim: Claim) -> tuple[bool, bool]:
+        """Whether the job is to be cancelled, and whether it is stalled; waits for no lock."""
+        with self.database.session() as session:
+            is_cancelling = attempts.is_cancelling(session, claim)
+            phase, silent_s = attempts.stalled_s(session, claim)
+        return is_cancelling, silent_s > self.settings.progress_deadline(phase)
 
     def _settle(self, claim: Claim, ending: Ending, process: AttemptProcess) -> str:
         """Write how the attempt ended where it could not do so itself; the outcome, for the log."""
@@ -168,6 +170,12 @@ class Supervisor:
     def _in_transaction(self, work: Callable[[Session], T]) -> T:
         with self.database.session() as session:
             return work(session)
+
+
+def _renew(session: Session, claim: Claim) -> None:
+    """Renew the lease, or give up soon: an attempt stopped in the middle of a write must not stop its supervisor."""
+    session.execute(text("SET LOCAL lock_timeout = '1s'"))
+    attempts.heartbeat(session, claim)
 
 
 def scratch_root(settings: Settings) -> Path:
