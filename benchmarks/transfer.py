@@ -15,8 +15,9 @@ import math
 import sys
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from benchmarks.environment import test_data
 from cli.client import TERMINAL, Client, connect
@@ -47,7 +48,7 @@ def main() -> int:
             for mapping in MAPPINGS
             for seed in range(arguments.seeds)
         ]
-        rows = [_finished(client, job) for job in jobs]
+        rows = [finished(client, job) for job in jobs]
     table = _table(rows)
     (RESULTS / "transfer.md").write_text(table)
     print(table)
@@ -71,16 +72,20 @@ def _backbone(client: Client, data: Path) -> str:
 
 
 def _dataset(client: Client, data: Path, name: str) -> str:
-    title = f"{name} (benchmark)"
+    archive = data / "images" / f"{name}.zip"
+    return str(uploaded(client, f"{name} (benchmark)", lambda: limited(archive, SETS[name]))["id"])
+
+
+def uploaded(client: Client, title: str, archive: Callable[[], BinaryIO]) -> dict[str, Any]:
+    """The dataset of that name, uploaded where the service has none."""
     for dataset in client.pages("/v1/datasets"):
         if dataset["name"] == title:
-            return str(client.wait_for_dataset(dataset["id"])["id"])
-    archive = _limited(data / "images" / f"{name}.zip", SETS[name])
-    dataset = client.upload("/v1/datasets", archive, f"{name}.zip", {"name": title, "modality": "image"})
-    return str(client.wait_for_dataset(dataset["id"])["id"])
+            return client.wait_for_dataset(dataset["id"])
+    dataset = client.upload("/v1/datasets", archive(), "dataset.zip", {"name": title, "modality": "image"})
+    return client.wait_for_dataset(dataset["id"])
 
 
-def _limited(path: Path, per_class: int | None) -> io.BytesIO:
+def limited(path: Path, per_class: int | None) -> io.BytesIO:
     """The archive, with the first `per_class` training images of each class by name."""
     if per_class is None:
         return io.BytesIO(path.read_bytes())
@@ -116,11 +121,12 @@ def _submit(client: Client, name: str, mapping: str, seed: int, dataset: str, ba
     })  # fmt: skip
 
 
-def _finished(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+def finished(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+    """The job once it has succeeded, followed on the terminal until then; SystemExit where it does not."""
     done = job if job["status"] in TERMINAL else watch(client, job["id"])
     done = client.get(f"/v1/jobs/{job['id']}")
     if done["status"] != "succeeded":
-        raise SystemExit(f"{done['metadata']['transfer']}: {done['status']}: {done['error']}")
+        raise SystemExit(f"{done['id']}: {done['status']}: {done['error']}")
     return dict(done)
 
 

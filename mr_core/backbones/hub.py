@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from httpx import HTTPError
 from huggingface_hub import get_session, hf_hub_download
 from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mr_core.errors import BackboneUnavailable
 
@@ -19,7 +18,7 @@ def fetch(repository: str, filename: str, *, backbone_id: str, library: str) -> 
     try:
         get_session().head(ENDPOINT, timeout=5)  # once: the client itself retries for half a minute
         return Path(hf_hub_download(repository, filename))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
+    except Exception as error:  # the hub client's transport errors share no base class across its versions
         raise BackboneUnavailable(
             f"the weights of {backbone_id} are not in the local cache and the hub cannot be reached. Either put "
             f"{filename} of {repository} into the cache ({HF_HUB_CACHE}, in the hub client's layout; HF_HOME moves "

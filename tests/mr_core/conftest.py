@@ -14,6 +14,8 @@ from mr_core.trainers.trainer import LabelledImages
 
 TINY_CANVAS = 12
 
+torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it brings, far more on a busy machine
+
 
 class TinySource(SourceModel):
     """Two convolutions with BatchNorm between; six features, seven source classes, a text space of four dimensions."""

@@ -62,7 +62,7 @@ def test_three_lines_from_a_zip_a_folder_or_bytes(linear, tmp_path):
     zipfile.ZipFile(archive).extractall(folder)
     picture = tmp_path / "picture.png"
     _image().save(picture)
-    pixels = torch.from_numpy(np.asarray(_image())).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.from_numpy(np.array(_image())).permute(2, 0, 1)[None].float() / 255
     expected = model(pixels).double().softmax(1)[0].detach()
     for source in (archive, str(archive), folder, archive.read_bytes()):
         prediction = load_adapter(source).predict([picture], top_k=3)[0]

@@ -34,7 +34,14 @@ def _calibrated(description) -> Backbone:
     ids=["mini-clip", "resnet10t", "mobilenet_v3", "cifar"],
 )
 def test_outputs_equal_the_stock_model(description):
-    stock = _calibrated(description)
+    _compare(_calibrated(description), tolerance=2e-4)  # random weights amplify rounding from layer to layer
+
+
+def test_trained_outputs_equal_the_stock_model():
+    _compare(load_backbone(MINI_CLIP), tolerance=2e-5)
+
+
+def _compare(stock: Backbone, *, tolerance: float) -> None:
     fast = accelerate(stock)
     assert fast.is_accelerated
     assert any(isinstance(module, nn.BatchNorm2d) for module in stock.modules())
@@ -43,7 +50,7 @@ def test_outputs_equal_the_stock_model(description):
         for name in stock.available_outputs:
             expected = stock(_canvases(stock), name)
             torch.testing.assert_close(
-                fast(_canvases(stock), name), expected, rtol=0, atol=2e-5 * float(expected.abs().max())
+                fast(_canvases(stock), name), expected, rtol=0, atol=tolerance * float(expected.abs().max())
             )
 
 

@@ -94,7 +94,7 @@ def test_learns(tiny_backbone, tiny_images):
         .train(_model(tiny_backbone, LinearSpec()), _run(tiny_images(60), tiny_images(30, seed=1), observer=recorder))
     )
     assert history.rows == recorder.rows
-    assert history.rows[-1]["train_loss"] < 0.5 * history.rows[0]["train_loss"]
+    assert history.rows[-1]["train_loss"] < 0.85 * history.rows[0]["train_loss"]
     scores = [row["validation_accuracy"] for row in history.rows]
     assert history.kept_epoch == scores.index(max(scores))
 
