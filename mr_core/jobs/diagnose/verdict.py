@@ -53,8 +53,8 @@ def judge(
     sentences = [finding[0].upper() + finding[1:], LIMITS]
     if is_approximate:
         sentences.append(
-            f"The {summary['kernel']} kernel treats outputs as if they shared no parameters and overestimates the accuracy"
-            " of a prompt, by 20 points on digits: take the kernel 'full' before relying on it"
+            f"The {summary['kernel']} kernel treats outputs as if they shared no parameters and overestimates the"
+            " accuracy of a prompt, by 20 points on digits: take the kernel 'full' before relying on it"
         )
     if is_trained:
         sentences.append(
