@@ -62,7 +62,7 @@ def evaluate(logits: Float[Tensor, "n c"], labels: NDArray[np.int64], classes: S
     present = [recall for recall in recalls if recall is not None]
     return {
         "n": len(labels),
-        "accuracy": float(correct.sum() / confusion.sum()),
+        "accuracy": int(correct.sum()) / len(labels),
         "balanced_accuracy": sum(present) / len(present),
         "loss": float(functional.cross_entropy(logits.double(), targets)),
         "expected_calibration_error": calibration_error(confidences, predictions == targets),
@@ -83,4 +83,4 @@ def calibration_error(confidences: Float[Tensor, " n"], correct: Tensor) -> floa
 
 
 def _ratio(part: Tensor, whole: Tensor) -> float | None:
-    return float(part / whole) if whole else None
+    return int(part) / int(whole) if whole else None
