@@ -32,8 +32,11 @@ def configure(_: str, parser: argparse.ArgumentParser) -> None:
 
 def _list(arguments: argparse.Namespace) -> int:
     with connect() as client:
-        backbones = list(islice(client.pages("/v1/backbones", limit=min(arguments.limit, 100)), arguments.limit))
-    print_json(backbones) if arguments.json else _print(backbones)
+        if arguments.json:
+            print_json(client.get("/v1/backbones", limit=arguments.limit))
+            return Exit.DONE
+        builtin = client.get("/v1/backbones", limit=1)["builtin"]
+        _print([*builtin, *islice(client.pages("/v1/backbones", limit=min(arguments.limit, 100)), arguments.limit)])
     return Exit.DONE
 
 
