@@ -2,12 +2,14 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench migrate clean
 MAKEFLAGS += --no-print-directory
+# Idle threads that spin slow down whatever else the machine does.
+export OMP_WAIT_POLICY := PASSIVE
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # A Python that can make an environment: PYTHON=/path/to/python3.12 chooses one.
-FIND_PYTHON = for python in $(PYTHON) python3.11 python3.12 python3; do \
+FIND_PYTHON = for python in $(or $(PYTHON),python3.11 python3.12 python3); do \
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 		&& echo "$$python" && break; done
 

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 # glibc otherwise gives large buffers back to the kernel and faults them in again at every step.
-ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+ALLOCATOR = {
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads that spin slow down both sides on a busy machine
+}
 
 
 def allocator_settings() -> Mapping[str, str]:
