@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 
@@ -27,6 +28,10 @@ from worker.warm import WarmCache
 _SHARE_OF_MEMORY = 0.25
 _ADAPTER_CACHE_BYTES = 256 * 2**20
 _WINDOW_S = 0.003
+_TRIED_IMAGES = 4
+_TOLERANCE = 5e-7  # for images of noise; the probabilities of any image must agree within 1e-6
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,14 @@ class Answer:
     label: str
     probability: float
     top: list[tuple[str, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class WarmAdapter:
+    """An adapter on its shared backbone; `pass_size` images go through at once."""
+
+    classifier: Classifier
+    pass_size: int
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,8 @@ class Predictor:
         self._blobs = blobs
         self._device = device
         self.backbones: WarmCache[Backbone] = WarmCache(max_bytes=max_bytes or _default_bytes(), size_bytes=_held_bytes)
-        self.adapters: WarmCache[Classifier] = WarmCache(max_bytes=_ADAPTER_CACHE_BYTES, size_bytes=_own_bytes)
-        self._batcher: MicroBatcher[Classifier, NDArray[np.uint8], NDArray[np.float64]] = MicroBatcher(
+        self.adapters: WarmCache[WarmAdapter] = WarmCache(max_bytes=_ADAPTER_CACHE_BYTES, size_bytes=_own_bytes)
+        self._batcher: MicroBatcher[WarmAdapter, NDArray[np.uint8], NDArray[np.float64]] = MicroBatcher(
             _probabilities, window_s=_WINDOW_S
         )
         self._inspecting = threading.Lock()  # two large uploads at once would need the memory of both
@@ -72,14 +85,15 @@ class Predictor:
         """
         with self._database.session() as session:
             sha256 = adapters.get(session, tenant, adapter_id).sha256
-        classifier = self.adapters.get(sha256, lambda: self._load_adapter(sha256))
+        adapter = self.adapters.get(sha256, lambda: self._load_adapter(sha256))
+        classifier = adapter.classifier
         self._batcher.announce()
         try:
             prepared = [_prepared(classifier, name, content) for name, content in images]
         except BaseException:
             self._batcher.withdraw()
             raise
-        rows = self._batcher.answer(classifier, prepared)
+        rows = self._batcher.answer(adapter, prepared)
         answers = [_answer(name, row, classifier.classes, top_k) for (name, _), row in zip(images, rows, strict=True)]
         return sha256, classifier.config["backbone"].get("sha256"), answers
 
@@ -98,7 +112,7 @@ class Predictor:
         """Answer what is waiting, then end."""
         self._batcher.close()
 
-    def _load_adapter(self, sha256: str) -> Classifier:
+    def _load_adapter(self, sha256: str) -> WarmAdapter:
         with self._database.session() as session:
             archive = self._blobs.read(session, sha256)
         config = read_config(read_adapter(archive))
@@ -107,7 +121,7 @@ class Predictor:
         backbone = self.backbones.get(name, lambda: self._load_backbone(description))
         classifier = load_adapter(archive, backbone=backbone)
         classifier.model.to(self._device)
-        return classifier
+        return WarmAdapter(classifier, pass_size=_pass_size(classifier))
 
     def _load_backbone(self, description: BackboneDescription) -> Backbone:
         """On the device, in its fast form. A random one stays as it is: each adapter brings its own statistics."""
@@ -131,12 +145,30 @@ def _prepared(classifier: Classifier, name: str, content: bytes) -> NDArray[np.u
         raise UnreadableImage(f"{name}: {error.detail}", param="images") from error
 
 
-def _probabilities(classifier: Classifier, images: list[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
-    step = classifier.model.backbone.chunk_size
+def _probabilities(adapter: WarmAdapter, images: list[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
     rows: list[NDArray[np.float64]] = []
-    for start in range(0, len(images), step):
-        rows.extend(classifier.probabilities(np.stack(images[start : start + step])).numpy())
+    for start in range(0, len(images), adapter.pass_size):
+        rows.extend(adapter.classifier.probabilities(np.stack(images[start : start + adapter.pass_size])).numpy())
     return rows
+
+
+@torch.no_grad()
+def _pass_size(classifier: Classifier) -> int:
+    """The backbone's own pass, or 1 where an image's answer would depend on its neighbours.
+
+    Other kernels serve one image than several, and round differently; a steep head makes that visible. Logits are
+    compared, since probabilities of noise may be saturated: a softmax moves by at most a quarter of their spread.
+    """
+    model = classifier.model
+    side = model.input_transform.image_size
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(_TRIED_IMAGES, 3, side, side, generator=generator).to(model.backbone.mean.device)
+    moved = model(images) - torch.cat([model(image[None]) for image in images])
+    difference = float((moved.amax(1) - moved.amin(1)).max()) / 4
+    if difference <= _TOLERANCE:
+        return model.backbone.chunk_size
+    _log.info("passes of one image", difference=difference, backbone=model.backbone.description.id)
+    return 1
 
 
 def _answer(name: str, row: NDArray[np.float64], classes: Sequence[str], top_k: int) -> Answer:
@@ -157,9 +189,9 @@ def _held_bytes(module: torch.nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
 
 
-def _own_bytes(classifier: Classifier) -> int:
+def _own_bytes(adapter: WarmAdapter) -> int:
     """Without the backbone, which is shared; a random one's statistics are the adapter's own, and so is it then."""
-    model = classifier.model
+    model = adapter.classifier.model
     own = _held_bytes(model.input_transform) + _held_bytes(model.label_mapping)
     is_shared = model.backbone.description.random_seed is None
     return own if is_shared else own + _held_bytes(model.backbone)

@@ -33,7 +33,7 @@ def image(seed, side=40):
     return data.getvalue()
 
 
-def make_adapter(seed, backbone_id="builtin/mini-clip", mapping="linear"):
+def make_adapter(seed, backbone_id="builtin/mini-clip", mapping="linear", scale=1.0):
     spec = JobSpec.parse(
         {"kind": "reprogram", "dataset": "ds_x", "backbone": backbone_id, "label_mapping": {"kind": mapping}}
     )
@@ -44,7 +44,7 @@ def make_adapter(seed, backbone_id="builtin/mini-clip", mapping="linear"):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.adapter_parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     return zip_adapter(save_adapter(model, spec=spec, classes=CLASSES, record={}))
 
 
@@ -103,6 +103,21 @@ def test_concurrent_requests_to_several_adapters_get_their_own_answers(client, s
         assert answer["predictions"][0]["probability"] == pytest.approx(expected.probability, abs=1e-6)
     health = client.get("/health").json()
     assert (health["status"], health["backbones"], health["adapters"]) == ("ready", 1, 3)
+
+
+def test_images_share_a_pass_only_where_their_answers_do_not_feel_it(database, blobs, store):
+    predictor = Predictor(database, blobs, device=torch.device("cpu"))
+    steep, flat = (store(make_adapter(1, scale=scale)) for scale in (30.0, 1e-3))
+    contents = [(str(n), image(n)) for n in range(6)]
+    for adapter_id in (steep, flat):
+        _, _, together = predictor.predict(adapter_id, tenant="t", images=contents, top_k=1)
+        alone = [predictor.predict(adapter_id, tenant="t", images=[one], top_k=1)[2][0] for one in contents]
+        for joint, single in zip(together, alone, strict=True):
+            assert joint.probability == pytest.approx(single.probability, abs=1e-6)
+    sizes = [predictor.adapters.get(sha256, lambda: None).pass_size for sha256 in list(predictor.adapters._values)]
+    assert sizes[0] == 1
+    assert sizes[1] > 1
+    predictor.close()
 
 
 def test_a_random_backbone_works_too(client, store):
