@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from mr_core.backbones.backbone import Backbone
 from mr_core.engine.fold import fold_batch_norm
 
-TOLERANCE = 1e-5  # largest difference of any output, relative to the largest value
+# Largest difference of any output, relative to the largest value. Rounding gives 1e-6 in trained networks and up to
+# a few 1e-5 in deep random ones, which amplify it; a fold that is wrong is off by far more.
+TOLERANCE = 1e-4
 PASS_PIXELS = 16 * 224**2  # of all images of a pass: the activations of a MobileNetV2 then stay near the caches
 
 _log = logging.getLogger(__name__)
@@ -19,7 +21,7 @@ def accelerate(backbone: Backbone) -> Backbone:
     """A backbone with the same outputs, faster; float32 stays float32. The argument is left as it is.
 
     Convnets: BatchNorm folded, channels_last, passes of 16 images at 224 px (more of smaller ones). Whatever fails the comparison with
-    the stock model (all outputs, relative difference up to 1e-5) is returned unchanged, with a warning; a model
+    the stock model (all outputs, relative difference up to 1e-4) is returned unchanged, with a warning; a model
     without BatchNorm has nothing to fold and is returned as it is.
     """
     if backbone.is_accelerated or not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
