@@ -3,19 +3,24 @@
     mr up &                                     # or any service: MR_URL, MR_API_KEY
     python -m benchmarks.transfer               # resumes: rows whose jobs are done are read, not run again
 
-Registers MobileNetV2 by upload, uploads cifar10 (200 training images a class), mnist and gtsrb, and trains a frame
-around 32-pixel images on a 224-pixel canvas: Adam 0.01 with drops at 50 % and 72 %, batch 128, 10 epochs, all training
-images, the last epoch's adapter; nothing is selected, and the test split is touched once. Writes
-`results/transfer.md`. Needs the test data (`MR_TEST_DATA`, or shared/data beside the checkout).
+Registers MobileNetV2 by upload, with a canvas of 224 and one of 96 pixels, and writes `results/transfer.md`. Needs the
+test data (`MR_TEST_DATA`, or shared/data beside the checkout).
+
+*Published settings*: 32-pixel images on 224 pixels, Adam 0.01 with drops at 50 % and 72 %, batch 128, 10 epochs, all
+training images (cifar10: 200 a class), the last epoch's adapter; nothing is selected.
+*Small canvas*: 48-pixel images on 96 pixels, batch 32, 6 epochs, at most 100 training images a class, of which a fifth
+selects the epoch; with the same adapter on a random backbone as a control.
 """
 
 import argparse
 import io
+import json
 import math
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,29 +29,58 @@ from cli.client import TERMINAL, Client, connect
 from cli.watching import watch
 
 RESULTS = Path(__file__).parent / "results"
-SETS = {"cifar10": 200, "mnist": None, "gtsrb": None}  # training images a class; None is all
 MAPPINGS = ("iterative", "linear")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to train; `images` names each set's training images a class, None for all."""
+
+    canvas: int
+    image: int
+    trainer: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    images: Mapping[str, int | None]
+    mappings: Sequence[str]
+
+
+PROTOCOLS = {
+    "published": Protocol(
+        canvas=224,
+        image=32,
+        trainer={"kind": "gradient", "epochs": 10, "batch_size": 128, "selection": "last"},
+        evaluation={"validation_fraction": 0},
+        images={"mnist": None, "cifar10": 200},
+        mappings=("iterative",),
+    ),
+    "small": Protocol(
+        canvas=96,
+        image=48,
+        trainer={"kind": "gradient", "epochs": 6, "batch_size": 32},
+        evaluation={"validation_fraction": 0.2, "random_backbone": True},
+        images={"cifar10": 100, "mnist": 100, "gtsrb": 100},
+        mappings=MAPPINGS,
+    ),
+}
 # Test accuracy in percent and its standard error: published prompt and mapping code, these settings, one seed.
-PUBLISHED = {("cifar10", "iterative"): (39.4, 1.6), ("mnist", "iterative"): (50.4, 2.2)}
+PUBLISHED = {("published", "cifar10", "iterative"): (39.4, 1.6), ("published", "mnist", "iterative"): (50.4, 2.2)}
 BASELINES = ("majority", "mapping_only", "linear_probe", "zero_shot", "random_backbone")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
+    parser.add_argument("--protocols", nargs="*", choices=PROTOCOLS, default=list(PROTOCOLS))
     arguments = parser.parse_args()
     data = test_data()
     if data is None:
         print("the test data is absent: set MR_TEST_DATA", file=sys.stderr)
         return 2
     with connect() as client:
-        backbone = _backbone(client, data)
         jobs = [
-            _submit(client, name, mapping, seed, _dataset(client, data, name), backbone)
-            for name in arguments.sets
-            for mapping in MAPPINGS
-            for seed in range(arguments.seeds)
+            _submit(client, data, protocol, name, mapping)
+            for protocol in arguments.protocols
+            for name in PROTOCOLS[protocol].images
+            for mapping in PROTOCOLS[protocol].mappings
         ]
         rows = [finished(client, job) for job in jobs]
     table = _table(rows)
@@ -55,25 +89,27 @@ def main() -> int:
     return 0
 
 
-def _backbone(client: Client, data: Path) -> str:
+def _backbone(client: Client, data: Path, canvas: int) -> str:
+    title = f"mobilenetv2 at {canvas} px (benchmark)"
     for backbone in client.pages("/v1/backbones"):
-        if backbone["name"] == "mobilenetv2 (benchmark)":
+        if backbone["name"] == title:
             return str(backbone["id"])
     form = {
-        "name": "mobilenetv2 (benchmark)",
+        "name": title,
         "library": "timm",
         "architecture": "mobilenetv2_100",
         "arguments": '{"pad_type": "same"}',
-        "preprocessing": '{"size": 224, "mean": [0.5,0.5,0.5], "std": [0.5,0.5,0.5], "interpolation": "bicubic"}',
+        "preprocessing": json.dumps({"size": canvas, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}),
     }
     weights = data / "weights" / "mobilenetv2_100_imagenet_fp16.safetensors"
     with weights.open("rb") as file:
         return str(client.upload("/v1/backbones", file, weights.name, form)["id"])
 
 
-def _dataset(client: Client, data: Path, name: str) -> str:
+def _dataset(client: Client, data: Path, name: str, per_class: int | None) -> str:
     archive = data / "images" / f"{name}.zip"
-    return str(uploaded(client, f"{name} (benchmark)", lambda: limited(archive, SETS[name]))["id"])
+    title = f"{name}, {per_class or 'all'} a class (benchmark)"
+    return str(uploaded(client, title, lambda: limited(archive, per_class))["id"])
 
 
 def uploaded(client: Client, title: str, archive: Callable[[], BinaryIO]) -> dict[str, Any]:
@@ -103,20 +139,19 @@ def limited(path: Path, per_class: int | None) -> io.BytesIO:
     return kept
 
 
-def _submit(client: Client, name: str, mapping: str, seed: int, dataset: str, backbone: str) -> dict[str, Any]:
-    row = f"{name}/{mapping}/{seed}"
+def _submit(client: Client, data: Path, protocol_name: str, name: str, mapping: str) -> dict[str, Any]:
+    row, protocol = f"{protocol_name}/{name}/{mapping}", PROTOCOLS[protocol_name]
     for job in client.pages("/v1/jobs", **{"metadata[transfer]": row}):
-        if job["status"] not in ("failed", "cancelled"):
+        if job["status"] not in ("failed", "cancelled", "cancelling"):
             return job
     return client.submit({
         "kind": "reprogram",
-        "dataset": dataset,
-        "backbone": backbone,
-        "input_transform": {"kind": "padding", "image_size": 32},
+        "dataset": _dataset(client, data, name, protocol.images[name]),
+        "backbone": _backbone(client, data, protocol.canvas),
+        "input_transform": {"kind": "padding", "image_size": protocol.image},
         "label_mapping": {"kind": mapping},
-        "trainer": {"kind": "gradient", "epochs": 10, "batch_size": 128, "selection": "last"},
-        "evaluation": {"validation_fraction": 0, "random_backbone": mapping == "iterative"},
-        "seed": seed,
+        "trainer": protocol.trainer,
+        "evaluation": protocol.evaluation,
         "metadata": {"transfer": row},
     })  # fmt: skip
 
@@ -132,26 +167,26 @@ def finished(client: Client, job: dict[str, Any]) -> dict[str, Any]:
 
 def _table(jobs: list[dict[str, Any]]) -> str:
     lines = [
-        "# MobileNetV2, frame prompt, at the published settings",
+        "# MobileNetV2 with a frame prompt",
         "",
-        (__doc__ or "").split("\n\n", 2)[2].replace("\n", " ").strip(),
+        (__doc__ or "").split("\n\n", 3)[3].strip(),
         "",
-        "Test accuracy in percent ± standard error of the test sample. *Published* is the same setting with the",
-        "published prompt and mapping code.",
+        "Test accuracy in percent ± standard error of the test sample, one seed. *Published*: the same setting with",
+        "the published prompt and mapping code.",
         "",
-        "| data | mapping | seed | adapter | published | majority | mapping only | linear probe | zero-shot "
+        "| protocol | data | mapping | adapter | published | majority | mapping only | linear probe | zero-shot "
         "| random backbone | images/s | use |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for job in jobs:
-        name, mapping, seed = job["metadata"]["transfer"].split("/")
+        protocol, name, mapping = job["metadata"]["transfer"].split("/")
         result = job["result"]
         test = result["metrics"]["test"]
-        published = PUBLISHED.get((name, mapping))
+        published = PUBLISHED.get((protocol, name, mapping))
         cells = [
+            protocol,
             name,
             mapping,
-            seed,
             _with_error(test["accuracy"], test["n"]),
             f"{published[0]} ± {published[1]}" if published else "-",
             *(_percent(result["baselines"][baseline]) for baseline in BASELINES),
