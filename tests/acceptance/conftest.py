@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -92,11 +93,15 @@ def wait_until(condition: Callable[[], object], timeout_s: float, what: str) -> 
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory):
+def up():
     """A running service, ended with the module whatever became of it."""
-    service = Up(tmp_path_factory.mktemp("up") / "data").start()
-    yield service
-    if service.process is not None and service.process.poll() is None:
-        service.stop()
-    for process in service.processes():
-        process.kill()
+    # Not under pytest's own folder: every pytest that starts closes that one to PostgreSQL's account.
+    with tempfile.TemporaryDirectory(prefix="mr-acceptance-") as folder:
+        service = Up(Path(folder) / "data")
+        try:
+            yield service.start()
+        finally:
+            if service.process is not None and service.process.poll() is None:
+                service.stop()
+            for process in service.processes():
+                process.kill()

@@ -2,7 +2,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -32,6 +34,13 @@ def part(tmp_path, monkeypatch):
     part = Part("sleeper", ["doctor", "--only", "nothing-of-that-name"], tmp_path / "logs" / "sleeper.log", {})
     yield part
     stop([part], patience_s=5)
+
+
+@pytest.fixture
+def open_folder():
+    """Not under pytest's own folder: every pytest that starts closes that one to PostgreSQL's account."""
+    with tempfile.TemporaryDirectory(prefix="mr-supervision-") as folder:
+        yield Path(folder)
 
 
 def test_a_part_that_ends_is_started_again_and_that_is_said(part, capsys):
@@ -70,7 +79,7 @@ def test_stopping_kills_what_does_not_stop_and_its_children(part, tmp_path, caps
     until(lambda: not is_alive(child))
 
 
-def test_a_part_gets_sigterm_when_its_parent_is_killed(tmp_path):
+def test_a_part_gets_sigterm_when_its_parent_is_killed(open_folder):
     """`cli.part` under a parent that is killed with SIGKILL: it ends, though nobody told it to."""
     parent = (
         "import os, subprocess, sys, time\n"
@@ -79,11 +88,11 @@ def test_a_part_gets_sigterm_when_its_parent_is_killed(tmp_path):
         "print(child.pid, flush=True)\n"
         "time.sleep(600)"
     )
-    environment = {**os.environ, "MR_DATA_DIR": str(tmp_path)}
+    environment = {**os.environ, "MR_DATA_DIR": str(open_folder)}
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, env=environment)
     part = psutil.Process(int(process.stdout.readline()))
-    until((tmp_path / "postgres" / "postmaster.pid").exists)
-    server = psutil.Process(int((tmp_path / "postgres" / "postmaster.pid").read_text().split()[0]))
+    until((open_folder / "postgres" / "postmaster.pid").exists)
+    server = psutil.Process(int((open_folder / "postgres" / "postmaster.pid").read_text().split()[0]))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
