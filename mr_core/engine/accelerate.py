@@ -20,9 +20,9 @@ _log = logging.getLogger(__name__)
 def accelerate(backbone: Backbone) -> Backbone:
     """A backbone with the same outputs, faster; float32 stays float32. The argument is left as it is.
 
-    Convnets: BatchNorm folded, channels_last, passes of 16 images at 224 px (more of smaller ones). Whatever fails the comparison with
-    the stock model (all outputs, relative difference up to 1e-4) is returned unchanged, with a warning; a model
-    without BatchNorm has nothing to fold and is returned as it is.
+    Convnets: BatchNorm folded, channels_last, passes of 16 images at 224 px (more of smaller ones). Whatever fails
+    the comparison with the stock model (all outputs, relative difference up to 1e-4) is returned unchanged, with a
+    warning; a model without BatchNorm has nothing to fold and is returned as it is.
     """
     if backbone.is_accelerated or not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
         return backbone
