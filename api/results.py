@@ -40,13 +40,22 @@ class SpectrumAnswer(BaseModel):
 
 @router.get("/{job_id}/metrics", response_model=MetricsAnswer, responses={200: {"content": {CSV: {}}}})
 def read_metrics(request: Request, job_id: str, session: SessionOf, caller: Reader) -> MetricsAnswer | Response:
-    """Every row of metrics that the job has reported; JSON or CSV by Accept."""
+    """The rows of metrics that the job has reported; JSON or CSV by Accept.
+
+    An attempt that goes on after a crash reports again what came after its last checkpoint: the later row counts.
+    """
     job = jobs.get_job(session, caller.tenant, job_id)
-    rows = [dict(event.data) for event in events.list_events(session, job.id, type="metrics", limit=_MANY)]
+    reported = events.list_events(session, job.id, type="metrics", limit=_MANY)
+    rows = list({_position(event.data) or (("seq", event.seq),): dict(event.data) for event in reported}.values())
     if best_media_type(request, (JSON, CSV)) == CSV:
         columns = list(dict.fromkeys(name for row in rows for name in row))
         return _csv(columns, ([row.get(name, "") for name in columns] for row in rows))
     return MetricsAnswer(data=rows)
+
+
+def _position(row: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """What tells rows apart: their epoch or step (of a control, under its name)."""
+    return tuple((name, value) for name, value in row.items() if name.rpartition("/")[2] in ("epoch", "step"))
 
 
 @router.get(

@@ -1,6 +1,7 @@
 """What every trainer does: fit an adapter's parameters and buffers, resumably."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +42,13 @@ class TrainingRun:
     observer: Observer
     device: torch.device
     seed: int
-    checkpoint_name: str = "training"
+    name: str = "training"  # of the checkpoint; rows of metrics of any other run carry it before each key
     max_seconds: float | None = None
+
+    def report(self, row: Mapping[str, float]) -> None:
+        """Hand a row of metrics to the observer; `random_backbone/epoch` is not the job's own epoch."""
+        is_main = self.name == "training"
+        self.observer.metrics(row if is_main else {f"{self.name}/{key}": value for key, value in row.items()})
 
 
 @dataclass(frozen=True)

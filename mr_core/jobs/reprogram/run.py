@@ -146,7 +146,7 @@ def _train(
     model: ReprogrammedModel,
     parts: Mapping[Part, LabelledImages],
     *,
-    checkpoint_name: str = "training",
+    name: str = "training",
 ) -> TrainingHistory:
     return spec.trainer.build().train(
         model,
@@ -156,7 +156,7 @@ def _train(
             observer=context.observer,
             device=context.device,
             seed=spec.seed,
-            checkpoint_name=checkpoint_name,
+            name=name,
             max_seconds=spec.budget.max_seconds,
         ),
     )
@@ -170,7 +170,7 @@ def _random_control(spec: ReprogramSpec, context: JobContext) -> dict[str, Any] 
     backbone = ready_backbone(context, RANDOM_PREFIX + spec.backbone, spec.input_transform)
     model = _untrained(spec, backbone, context.dataset.classes).to(context.device)
     parts = _parts(spec, context, model)
-    _train(spec, context, model, parts, checkpoint_name="training_random_backbone")
+    _train(spec, context, model, parts, name="random_backbone")
     scores: dict[str, Any] = {"validation": None, "test": None}
     for part in ("validation", "test"):
         if part in parts:

@@ -37,7 +37,7 @@ def save_training(
                 if value is not None:
                     arrays[f"{_OPTIMIZER}{index}/{name}"] = as_checkpoint_array(torch.as_tensor(value))
     run.observer.save_checkpoint(
-        run.checkpoint_name,
+        run.name,
         Checkpoint(step=state.epoch, state=asdict(state) | {"kept_score": _finite(state.kept_score)}, arrays=arrays),
     )
 
@@ -48,7 +48,7 @@ def restore_training(
     """The state an earlier attempt saved, loaded into model and optimiser; a fresh one where there is none."""
     from mr_core.trainers.gradient.trainer import TrainingState
 
-    checkpoint = run.observer.load_checkpoint(run.checkpoint_name)
+    checkpoint = run.observer.load_checkpoint(run.name)
     if checkpoint is None:
         return TrainingState(), {}
     values = dict(checkpoint.state)

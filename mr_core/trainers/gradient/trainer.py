@@ -146,7 +146,7 @@ class GradientTrainer(Trainer):
             row["validation_loss"] = float(functional.cross_entropy(logits, targets))
             row["validation_accuracy"] = score = float((logits.argmax(1) == targets).double().mean())
         state.history.append(row)
-        run.observer.metrics(row)
+        run.report(row)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
         better = self._spec.selection == "last" or run.validation is None or score > state.kept_score
         if not better:

@@ -147,6 +147,14 @@ def test_leaves_the_backbone_in_eval_mode(tiny_backbone, tiny_images):
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_backbone.state_dict().items())
 
 
+def test_rows_of_another_run_carry_its_name(tiny_backbone, tiny_images):
+    recorder = Recorder()
+    run = _run(tiny_images(8), tiny_images(8), observer=recorder, name="control")
+    GradientSpec(epochs=1).build().train(_model(tiny_backbone, LinearSpec()), run)
+    assert set(recorder.rows[0]) >= {"control/epoch", "control/validation_accuracy"}
+    assert list(recorder.checkpoints) == ["control"]
+
+
 def test_names_the_step_at_which_the_loss_diverged(tiny_backbone, tiny_images):
     spec = GradientSpec(optimizer="sgd", learning_rate=1e38, epochs=5, batch_size=10, selection="last")
     with pytest.raises(TrainingDiverged, match="learning_rate") as caught:
