@@ -46,7 +46,7 @@ def _eigenvalues(axes: Axes, spectrum: SpectrumContent) -> None:
         axes.plot(ranks[below], values[below], ".", color=FAINT, markersize=3, label="not resolved")
     if limit and limit > 0:
         axes.axhline(limit, color=CONTRAST, linestyle="--", linewidth=1, label=f"resolution {limit:.1e}")
-    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    axes.legend(fontsize=8, frameon=False, loc="upper right")
     axes.grid(alpha=0.25)
 
 

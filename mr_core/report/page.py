@@ -56,7 +56,11 @@ def reprogram_report(
         )
         for name, values in accuracies.items()
     ]
-    use = "Use the adapter" if verdict["use"] == "adapter" else f"Use the baseline {verdict['use']} instead"
+    use = (
+        "Use the adapter"
+        if verdict["use"] == "adapter"
+        else f"Use the baseline {verdict['use'].replace('_', ' ')} instead"
+    )
     facts = {
         "trainable parameters": f"{result['trainable_parameters']:,}",
         "backbone unchanged": "yes, by checksum" if result["backbone_unchanged"] else "NO",

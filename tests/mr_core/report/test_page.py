@@ -98,7 +98,7 @@ def test_the_adapter_stands_beside_every_baseline():
 
 def test_an_adapter_worse_than_a_baseline_is_not_recommended():
     page, _ = read(training())
-    assert "Use the baseline linear_probe instead" in page
+    assert "Use the baseline linear probe instead" in page
     assert 'class="verdict"' in page
 
 
