@@ -85,19 +85,25 @@ BASELINES = ("majority", "mapping_only", "linear_probe", "zero_shot", "random_ba
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__.split("\n")[0])
     parser.add_argument("--protocols", nargs="*", choices=PROTOCOLS, default=list(PROTOCOLS))
+    parser.add_argument("--finished", action="store_true", help="submit nothing: the rows whose jobs have succeeded")
     arguments = parser.parse_args()
     data = test_data()
     if data is None:
         print("the test data is absent: set MR_TEST_DATA", file=sys.stderr)
         return 2
     with connect() as client:
-        jobs = [
-            _submit(client, data, protocol, name, mapping)
+        cells = [
+            (protocol, name, mapping)
             for protocol in arguments.protocols
             for name in PROTOCOLS[protocol].images
             for mapping in PROTOCOLS[protocol].mappings
         ]
-        rows = [finished(client, job) for job in jobs]
+        if arguments.finished:
+            found = [_earlier(client, "/".join(cell)) for cell in cells]
+            rows = [job for job in found if job is not None and job["status"] == "succeeded"]
+        else:
+            jobs = [_submit(client, data, *cell) for cell in cells]
+            rows = [finished(client, job) for job in jobs]
     table = _table(rows)
     (RESULTS / "transfer.md").write_text(table)
     print(table)
@@ -156,10 +162,7 @@ def limited(path: Path, per_class: int | None) -> io.BytesIO:
 
 def _submit(client: Client, data: Path, protocol_name: str, name: str, mapping: str) -> dict[str, Any]:
     row, protocol = f"{protocol_name}/{name}/{mapping}", PROTOCOLS[protocol_name]
-    for job in client.pages("/v1/jobs", **{"metadata[transfer]": row}):
-        if job["status"] not in ("failed", "cancelled", "cancelling"):
-            return job
-    return client.submit({
+    return _earlier(client, row) or client.submit({
         "kind": "reprogram",
         "dataset": _dataset(client, data, name, protocol.images[name]),
         "backbone": _backbone(client, data, protocol.canvas),
@@ -169,6 +172,12 @@ def _submit(client: Client, data: Path, protocol_name: str, name: str, mapping: 
         "evaluation": {**protocol.evaluation, "random_backbone": mapping in protocol.controlled},
         "metadata": {"transfer": row},
     })  # fmt: skip
+
+
+def _earlier(client: Client, row: str) -> dict[str, Any] | None:
+    """The job of a row, where one was submitted that did not fail."""
+    jobs = client.pages("/v1/jobs", **{"metadata[transfer]": row})
+    return next((job for job in jobs if job["status"] not in ("failed", "cancelled", "cancelling")), None)
 
 
 def finished(client: Client, job: dict[str, Any]) -> dict[str, Any]:
