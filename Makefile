@@ -2,8 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench migrate clean
 MAKEFLAGS += --no-print-directory
-# Idle threads that spin slow down whatever else the machine does.
-export OMP_WAIT_POLICY := PASSIVE
+# Idle threads that spin for long slow down whatever else the machine does.
+export GOMP_SPINCOUNT := 10000
 
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -9,7 +9,7 @@ from pathlib import Path
 ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
-    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads that spin slow down both sides on a busy machine
+    "GOMP_SPINCOUNT": "10000",  # idle threads that spin for long slow down both sides on a busy machine
 }
 
 
