@@ -43,7 +43,7 @@ def main() -> None:
     print(f"MobileNetV2, 224 px, frame around {IMAGE_SIZE} px, batch {BATCH}, fp32, {ROUNDS} interleaved rounds")
     cpu, wall = _measure({
         "plain loop, stock model": lambda: _plain_step(plain, images, labels),
-        "fast form, passes of 16": lambda: _step(fast, images, labels),
+        f"fast form, passes of {fast.backbone.chunk_size}": lambda: _step(fast, images, labels),
     })  # fmt: skip
     for name in cpu:
         print(f"  {name}: {BATCH / cpu[name]:.1f} images/s of CPU time, {BATCH / wall[name]:.1f} images/s wall")
