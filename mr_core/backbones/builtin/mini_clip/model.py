@@ -1,7 +1,5 @@
 """The network of `builtin/mini-clip`: image tower, text tower, source label head."""
 
-import hashlib
-import json
 import math
 from itertools import chain
 from pathlib import Path
@@ -9,7 +7,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,8 +32,8 @@ INITIAL_LOGIT_SCALE = 1 / 0.07
 class MiniClip(nn.Module):
     """A CLIP-shaped source model: MobileNetV2 trunk, hashed n-gram text tower, 1000-way label head.
 
-    A new instance has random weights drawn from torch's global generator; `load_mini_clip` reads the
-    trained ones. The trunk pads as TensorFlow does, so it takes images of any size from 32 px up.
+    A new instance has random weights drawn from torch's global generator; `mr_core.backbones.loading`
+    reads the trained ones. The trunk pads as TensorFlow does, so it takes images of any size from 32 px up.
     """
 
     log_logit_scale: Tensor
@@ -124,17 +121,3 @@ def pack(tokens: list[list[tuple[int, ...]]]) -> tuple[Int[Tensor, " ids"], Int[
     ids = torch.tensor(list(chain.from_iterable(all_words)))
     sizes = torch.tensor([len(word) for word in all_words])
     return ids, sizes.cumsum(0) - sizes, torch.tensor([len(text) for text in tokens])
-
-
-def load_mini_clip() -> MiniClip:
-    """The trained model, frozen, in float32. Raises ValueError where the weights are not those of `config.json`."""
-    config = json.loads(CONFIG_FILE.read_text())
-    found = hashlib.sha256(WEIGHTS_FILE.read_bytes()).hexdigest()
-    if found != config["weights_sha256"]:
-        raise ValueError(f"{WEIGHTS_FILE.name} has sha256 {found}, expected {config['weights_sha256']}")
-    model = MiniClip()
-    state = {
-        key: value.float() if value.is_floating_point() else value for key, value in load_file(WEIGHTS_FILE).items()
-    }
-    model.load_state_dict(state)
-    return model.eval().requires_grad_(False)
