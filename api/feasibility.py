@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 from mr_core.backbones.description import MINI_CLIP, RANDOM_PREFIX
 from mr_core.backbones.identifiers import describe
 from mr_core.errors import SpecError
+from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.job_spec import JobSpec
+from mr_core.label_mappings.base import LabelMappingSpec
 from service import adapters, backbones
 from service.models import Dataset
-
-_INJECTIVE = frozenset({"frequent", "iterative"})  # each target class takes a source class of its own
 
 
 @dataclass(frozen=True)
@@ -70,33 +70,30 @@ def mini_clip_config() -> dict[str, Any]:
     return config
 
 
-def _check_input_transform(transform: Any, backbone: KnownBackbone) -> None:
-    image_size = getattr(transform, "image_size", None)
-    if image_size is not None and backbone.canvas is not None and image_size >= backbone.canvas:
-        raise SpecError(
-            f"image_size {image_size} leaves no frame: the canvas of {backbone.id} is {backbone.canvas} pixels a side, "
-            f"so image_size must be at most {backbone.canvas - 1} (or use the identity transform)",
-            param="input_transform.image_size",
-        )
+def _check_input_transform(transform: InputTransformSpec | None, backbone: KnownBackbone) -> None:
+    if transform is not None and backbone.canvas is not None:
+        transform.check(backbone.canvas)
 
 
-def _check_label_mapping(mapping: Any, backbone: KnownBackbone, *, n_targets: int) -> None:
-    kind = getattr(mapping, "kind", None)
-    reads_labels = kind in _INJECTIVE or getattr(mapping, "on", None) == "source_logits"
-    if reads_labels and backbone.labels is None:
+def _check_label_mapping(mapping: LabelMappingSpec | None, backbone: KnownBackbone, *, n_targets: int) -> None:
+    if mapping is None:
+        return
+    if mapping.reads == "source_logits" and backbone.labels is None:
         raise SpecError(
-            f"the mapping {kind} reads source labels, and {backbone.id} has none; use linear on the embedding",
+            f"the mapping {mapping.kind} reads source labels, and {backbone.id} has none; use linear on the embedding",
             param="label_mapping.kind",
         )
-    needed = n_targets * (getattr(mapping, "sources_per_class", None) or 1)
-    if kind in _INJECTIVE and isinstance(backbone.labels, int) and needed > backbone.labels:
+    needed = mapping.sources_needed(n_targets)
+    if isinstance(backbone.labels, int) and needed > backbone.labels:
         raise SpecError(
-            f"the mapping {kind} gives each of {n_targets} target classes source classes of its own, "
+            f"the mapping {mapping.kind} gives {n_targets} target classes {needed} source classes of their own, "
             f"and {backbone.id} has {backbone.labels}; use a linear mapping",
-            param="label_mapping.kind",
+            param="label_mapping.kind" if needed == n_targets else "label_mapping.sources_per_class",
         )
-    if kind == "text" and backbone.text is False:
-        raise SpecError(f"the mapping text needs a text tower, and {backbone.id} has none", param="label_mapping.kind")
+    if mapping.reads == "image_text" and backbone.text is False:
+        raise SpecError(
+            f"the mapping {mapping.kind} needs a text tower, and {backbone.id} has none", param="label_mapping.kind"
+        )
 
 
 def _check_samples(spec: JobSpec, dataset: Dataset) -> None:

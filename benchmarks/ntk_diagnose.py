@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
 
     backbone = accelerate(load_backbone(MINI_CLIP))
-    transform = PaddingSpec().build(backbone.canvas_size)
+    transform = PaddingSpec().build(backbone.preprocessing)
     mapping = FrequentSpec().build(backbone, [str(i) for i in range(options.classes)])
     model = ReprogrammedModel(transform, backbone, mapping)
     generator = torch.Generator().manual_seed(0)

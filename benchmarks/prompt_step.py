@@ -27,7 +27,7 @@ from mr_core.backbones.loading import load_backbone
 from mr_core.datasets.images import open_image, prepare_image
 from mr_core.engine import accelerate
 from mr_core.input_transforms.padding.spec import PaddingSpec
-from mr_core.label_mappings.frequent.mapping import FrequentMapping
+from mr_core.label_mappings.frequent.spec import FrequentSpec
 from mr_core.reprogrammed import ReprogrammedModel
 
 BATCH, ROUNDS, IMAGE_SIZE, CLASSES = 64, 7, 32, 10
@@ -83,8 +83,8 @@ def _images() -> Tensor:
 
 
 def _model(backbone: Backbone) -> ReprogrammedModel:
-    mapping = FrequentMapping(n_sources=1000, n_targets=CLASSES, ties="first")
-    return ReprogrammedModel(PaddingSpec(image_size=IMAGE_SIZE).build(224), backbone, mapping)
+    mapping = FrequentSpec(ties="first").build(backbone, [str(i) for i in range(CLASSES)])
+    return ReprogrammedModel(PaddingSpec(image_size=IMAGE_SIZE).build(backbone.preprocessing), backbone, mapping)
 
 
 def _plain_step(model: ReprogrammedModel, images: Tensor, labels: Tensor) -> None:

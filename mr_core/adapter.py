@@ -156,7 +156,7 @@ def rebuild(
         backbone = copy.deepcopy(backbone)
         restore_batch_norm(backbone, statistics)
     model = ReprogrammedModel(
-        spec.input_transform.build(backbone.canvas_size),
+        spec.input_transform.build(backbone.preprocessing),
         accelerate(backbone),
         spec.label_mapping.build(backbone, classes),
     )

@@ -1,6 +1,5 @@
 """What an adapter is measured against: no model, no prompt, a probe, the text tower."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,22 +7,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
 
-from mr_core.backbones.backbone import Backbone, Output
+from mr_core.backbones.backbone import Backbone
+from mr_core.backbones.description import Output
 from mr_core.evaluation import chunks
 from mr_core.input_transforms.module import InputTransform
 from mr_core.label_mappings.module import LabelMapping
 from mr_core.observer import Observer
+from mr_core.probe import fit_probe
 from mr_core.trainers.trainer import LabelledImages
 
 Part = Literal["train", "validation", "test"]
 Scores = dict[str, Any]  # {"validation": metrics or None, "test": metrics or None}
-PROBE_GRID = (0.001, 0.01, 0.1, 1.0, 10.0)  # sklearn's C, on standardised features
-DEFAULT_C = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,8 @@ def majority(frozen: FrozenOutputs, *, n_classes: int) -> Scores:
 
 def mapping_only(frozen: FrozenOutputs, mapping: LabelMapping) -> Scores:
     """The label mapping on the images alone, without a prompt; for a mapping that has no weights to train."""
-    mapping.fit(frozen.outputs["train"][mapping.reads], torch.from_numpy(frozen.labels["train"]))
+    outputs = {part: (of[mapping.reads], torch.from_numpy(frozen.labels[part])) for part, of in frozen.outputs.items()}
+    mapping.fit(*outputs["train"], validation=outputs.get("validation"))
     with torch.no_grad():
         return _scores(frozen, lambda part: mapping(frozen.outputs[part][mapping.reads]))
 
@@ -77,34 +75,12 @@ def zero_shot(frozen: FrozenOutputs, text_mapping: LabelMapping) -> Scores:
     return _scores(frozen, lambda part: text_mapping(frozen.outputs[part]["image_text"]))
 
 
-def linear_probe(frozen: FrozenOutputs, *, observer: Observer) -> Scores:
-    """Logistic regression on the standardised embedding of the training part, C chosen on validation."""
-    train = frozen.outputs["train"]["embedding"].double().numpy()
-    mean, std = train.mean(0), train.std(0) + 1e-8
-    features = {part: (outputs["embedding"].double().numpy() - mean) / std for part, outputs in frozen.outputs.items()}
-    best: tuple[float, LogisticRegression] | None = None
-    for c in PROBE_GRID if "validation" in features else (DEFAULT_C,):
-        probe = LogisticRegression(C=c, max_iter=200)
-        with warnings.catch_warnings():
-            # The best of the grid is taken as it is after 200 steps of L-BFGS.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            probe.fit(features["train"], frozen.labels["train"])
-        observer.beat()
-        score = (
-            float(probe.score(features["validation"], frozen.labels["validation"])) if "validation" in features else 0.0
-        )
-        if best is None or score > best[0]:
-            best = (score, probe)
-    assert best is not None
-    probe = best[1]
-    return _scores(frozen, lambda part: _probe_logits(probe, features[part]))
-
-
-def _probe_logits(probe: LogisticRegression, features: NDArray[np.float64]) -> Tensor:
-    decisions = torch.from_numpy(np.asarray(probe.decision_function(features)))
-    if decisions.ndim == 1:  # two classes: sklearn gives the log odds of the second
-        return torch.stack([torch.zeros_like(decisions), decisions], dim=1)
-    return decisions
+def linear_probe(frozen: FrozenOutputs, *, n_classes: int, observer: Observer) -> Scores:
+    """Logistic regression on the standardised embedding of the training part, its penalty chosen on validation."""
+    features = {part: outputs["embedding"] for part, outputs in frozen.outputs.items()}
+    labelled = {part: (values.numpy(), frozen.labels[part]) for part, values in features.items()}
+    probe = fit_probe(labelled["train"], n_classes=n_classes, validation=labelled.get("validation"), beat=observer.beat)
+    return _scores(frozen, lambda part: probe.logits(features[part]))
 
 
 def _scores(frozen: FrozenOutputs, logits_of: Callable[[Part], Tensor]) -> Scores:

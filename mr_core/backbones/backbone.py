@@ -2,16 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mr_core.backbones.description import BackboneDescription, BackboneOutputs, Preprocessing
+from mr_core.backbones.description import BackboneDescription, BackboneOutputs, Output, Preprocessing
 from mr_core.errors import SpecError
-
-Output = Literal["embedding", "source_logits", "image_text"]
 
 
 class SourceModel(nn.Module, ABC):

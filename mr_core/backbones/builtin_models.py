@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mr_core.backbones.backbone import Output, SourceModel
+from mr_core.backbones.backbone import SourceModel
 from mr_core.backbones.builtin.cifar_resnet import CifarResNet
 from mr_core.backbones.builtin.kws_res8 import KwsRes8
 from mr_core.backbones.builtin.mini_clip.model import CONFIG_FILE, WEIGHTS_FILE, MiniClip
-from mr_core.backbones.description import BackboneDescription, Preprocessing
+from mr_core.backbones.description import BackboneDescription, Output, Preprocessing
 from mr_core.errors import BackboneError
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

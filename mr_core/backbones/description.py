@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Library = Literal["timm", "open_clip", "torchvision", "builtin"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Output = Literal["embedding", "source_logits", "image_text"]
 
 MINI_CLIP = "builtin/mini-clip"
 RANDOM_PREFIX = "random:"

@@ -14,8 +14,8 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, OPENAI_DATASET_MEAN, OPENA
 from torch import Tensor
 from torch.nn import functional
 
-from mr_core.backbones.backbone import Output, SourceModel
-from mr_core.backbones.description import BackboneDescription, Preprocessing
+from mr_core.backbones.backbone import SourceModel
+from mr_core.backbones.description import BackboneDescription, Output, Preprocessing
 from mr_core.backbones.hub import fetch
 from mr_core.errors import BackboneError
 

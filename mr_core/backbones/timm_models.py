@@ -10,8 +10,8 @@ from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
-from mr_core.backbones.backbone import Output, SourceModel
-from mr_core.backbones.description import BackboneDescription, Interpolation, Preprocessing
+from mr_core.backbones.backbone import SourceModel
+from mr_core.backbones.description import BackboneDescription, Interpolation, Output, Preprocessing
 from mr_core.backbones.hub import fetch
 from mr_core.errors import BackboneError
 

@@ -7,8 +7,8 @@ import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mr_core.backbones.backbone import Output, SourceModel
-from mr_core.backbones.description import BackboneDescription, Preprocessing
+from mr_core.backbones.backbone import SourceModel
+from mr_core.backbones.description import BackboneDescription, Output, Preprocessing
 from mr_core.errors import BackboneError, BackboneUnavailable
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from mr_core.backbones.description import Preprocessing
 from mr_core.registry import MethodSpec
 
 if TYPE_CHECKING:
@@ -14,11 +15,20 @@ if TYPE_CHECKING:
 class InputTransformSpec(MethodSpec, ABC):
     """Hyper-parameters of an input transform."""
 
+    is_composite: ClassVar[bool] = False  # made of other input transforms
+
     kind: str
 
+    def size_on(self, canvas_size: int) -> int:
+        """Side of the image that the transform takes on a canvas of that side, in pixels; the whole by default."""
+        return canvas_size
+
+    def check(self, canvas_size: int) -> None:
+        """SpecError where the transform does not fit a canvas of that side; what can be told without building it."""
+
     @abstractmethod
-    def build(self, canvas_size: int) -> InputTransform:
-        """The transform onto a canvas of `canvas_size` pixels a side; SpecError where it does not fit."""
+    def build(self, canvas: Preprocessing) -> InputTransform:
+        """The transform onto the canvas of a backbone; SpecError where it does not fit."""
 
 
 Fit = Literal["stretch", "crop"]

@@ -52,7 +52,7 @@ def ready_backbone(context: JobContext, backbone_id: str, input_transform: Input
     if hasattr(backbone.source, "input_shape"):
         raise SpecError(f"{backbone_id} takes {backbone.source.input_shape} inputs, not images", param="backbone")
     if backbone.description.random_seed is not None and has_batch_norm(backbone):
-        transform = input_transform.build(backbone.canvas_size)
+        transform = input_transform.build(backbone.preprocessing)
         labels = context.dataset.labels("train")
         chosen = stratified_sample(labels, min(N_IMAGES, len(labels)), seed=0)
         sample = ImageSource(context, backbone).read(transform, "train", chosen)

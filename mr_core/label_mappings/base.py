@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mr_core.backbones.description import Output
 from mr_core.registry import MethodSpec
 
 if TYPE_CHECKING:
@@ -17,6 +18,15 @@ class LabelMappingSpec(MethodSpec, ABC):
     """Hyper-parameters of a label mapping."""
 
     kind: str
+
+    @property
+    @abstractmethod
+    def reads(self) -> Output:
+        """The backbone output that it maps."""
+
+    def sources_needed(self, n_targets: int) -> int:
+        """Source classes that the backbone must have at least for so many target classes."""
+        return 0
 
     @abstractmethod
     def build(self, backbone: Backbone, classes: Sequence[str]) -> LabelMapping:

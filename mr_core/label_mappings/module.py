@@ -6,9 +6,10 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mr_core.backbones.backbone import Output
+from mr_core.backbones.description import Output
 
 Refit = Literal["never", "once", "each_epoch"]
+FittingOutputs = tuple[Tensor, Tensor]  # backbone outputs (n, d) and labels (n,)
 
 
 class LabelMapping(nn.Module, ABC):
@@ -19,13 +20,19 @@ class LabelMapping(nn.Module, ABC):
 
     reads: Output  # which of the backbone's outputs
     refit: Refit = "never"  # when the trainer calls `fit`, with the outputs of all training images
+    fits_on_validation: bool = False  # whether `fit` has a choice to make that validation images decide
 
     @abstractmethod
     def forward(self, outputs: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         """The target logits."""
 
-    def fit(self, outputs: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> None:
-        """Estimate the mapping from the outputs and labels of training images; nothing to do by default."""
+    def fit(
+        self, outputs: Float[Tensor, "n d"], labels: Int[Tensor, " n"], *, validation: FittingOutputs | None = None
+    ) -> None:
+        """Estimate the mapping from the outputs and labels of training images; nothing to do by default.
+
+        `validation` comes where `fits_on_validation` and there are such images: only for choosing, never to count.
+        """
 
     @abstractmethod
     def matrix(self) -> Float[Tensor, "d c"]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mr_core.backbones.backbone import Backbone, Output, SourceModel
-from mr_core.backbones.description import BackboneDescription, Preprocessing
+from mr_core.backbones.backbone import Backbone, SourceModel
+from mr_core.backbones.description import BackboneDescription, Output, Preprocessing
 from mr_core.trainers.trainer import LabelledImages
 
 TINY_CANVAS = 12

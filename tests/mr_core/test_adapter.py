@@ -32,7 +32,9 @@ def _adapter(backbone_id: str = MINI_CLIP, mapping: str = "linear") -> tuple[Rep
     if backbone_id.startswith("random:"):
         calibrate_batch_norm(backbone, torch.rand(8, 3, 96, 96, generator=generator))
     model = ReprogrammedModel(
-        spec.input_transform.build(96), accelerate(backbone), spec.label_mapping.build(backbone, CLASSES)
+        spec.input_transform.build(backbone.preprocessing),
+        accelerate(backbone),
+        spec.label_mapping.build(backbone, CLASSES),
     )
     with torch.no_grad():
         for parameter in model.adapter_parameters():

@@ -1,14 +1,17 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from mr_core import baselines
+from mr_core import baselines, probe
 from mr_core.baselines import FrozenOutputs
 from mr_core.input_transforms.identity.spec import IdentitySpec
-from mr_core.label_mappings.frequent.mapping import FrequentMapping
+from mr_core.label_mappings.frequent.assignment import choose_frequent
+from mr_core.label_mappings.frequent.spec import FrequentSpec
+from mr_core.label_mappings.selection import SelectionMapping
 from mr_core.label_mappings.text.spec import TextSpec
 from mr_core.observer import Observer
 
@@ -43,13 +46,13 @@ def test_majority_is_the_most_frequent_training_class():
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_linear_probe_is_logistic_regression_chosen_on_validation(n_classes: int):
     frozen = _frozen(n_classes)
-    found = baselines.linear_probe(frozen, observer=Observer())
+    found = baselines.linear_probe(frozen, n_classes=n_classes, observer=Observer())
     x = {part: outputs["embedding"].double().numpy() for part, outputs in frozen.outputs.items()}
     mean, std = x["train"].mean(0), x["train"].std(0)
     scores = {}
-    for c in baselines.PROBE_GRID:
-        probe = LogisticRegression(C=c, max_iter=1000).fit((x["train"] - mean) / std, frozen.labels["train"])
-        scores[c] = [probe.score((x[part] - mean) / std, frozen.labels[part]) for part in ("validation", "test")]
+    for c in probe.GRID:
+        fitted = LogisticRegression(C=c, max_iter=1000).fit((x["train"] - mean) / std, frozen.labels["train"])
+        scores[c] = [fitted.score((x[part] - mean) / std, frozen.labels[part]) for part in ("validation", "test")]
     best = max(scores.values(), key=lambda pair: pair[0])[0]
     assert found["validation"]["accuracy"] == pytest.approx(best)
     assert found["test"]["accuracy"] in [
@@ -58,14 +61,16 @@ def test_linear_probe_is_logistic_regression_chosen_on_validation(n_classes: int
 
 
 def test_without_a_validation_part_nothing_is_selected():
-    found = baselines.linear_probe(_frozen(validation=False), observer=Observer())
+    found = baselines.linear_probe(_frozen(validation=False), n_classes=3, observer=Observer())
     assert found["validation"] is None
     assert found["test"]["accuracy"] > 0.6
 
 
 def test_mapping_only_counts_on_training_images():
     frozen = _frozen()
-    mapping = FrequentMapping(n_sources=5, n_targets=3, ties="probability")
+    mapping = SelectionMapping(
+        n_sources=5, n_targets=3, choose=partial(choose_frequent, counting=FrequentSpec(), n_targets=3)
+    )
     found = baselines.mapping_only(frozen, mapping)
     assert mapping.source_of_target.tolist() == [2, 3, 4]
     picked = frozen.outputs["test"]["source_logits"][:, [2, 3, 4]].argmax(1).numpy()
@@ -76,7 +81,7 @@ def test_frozen_outputs_are_those_of_the_images_alone(tiny_backbone, tiny_images
     data = tiny_images(n=10, size=12)
     frozen = baselines.frozen_outputs(
         tiny_backbone,
-        IdentitySpec().build(12),
+        IdentitySpec().build(tiny_backbone.preprocessing),
         {"train": data},
         tiny_backbone.available_outputs,
         device=CPU,

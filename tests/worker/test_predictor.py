@@ -39,7 +39,7 @@ def make_adapter(seed, backbone_id="builtin/mini-clip", mapping="linear", scale=
     )
     backbone = load_backbone(backbone_id)
     model = ReprogrammedModel(
-        spec.input_transform.build(backbone.canvas_size), backbone, spec.label_mapping.build(backbone, CLASSES)
+        spec.input_transform.build(backbone.preprocessing), backbone, spec.label_mapping.build(backbone, CLASSES)
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

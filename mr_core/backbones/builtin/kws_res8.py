@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mr_core.backbones.backbone import Output, SourceModel
+from mr_core.backbones.backbone import SourceModel
+from mr_core.backbones.description import Output
 
 
 class KwsRes8(SourceModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from mr_core.backbones.description import Preprocessing
 from mr_core.input_transforms.base import InputTransformSpec
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ class IdentitySpec(InputTransformSpec):
 
     kind: Literal["identity"] = "identity"
 
-    def build(self, canvas_size: int) -> IdentityTransform:
+    def build(self, canvas: Preprocessing) -> IdentityTransform:
         from mr_core.input_transforms.identity.transform import IdentityTransform
 
-        return IdentityTransform(image_size=canvas_size, canvas_size=canvas_size)
+        return IdentityTransform(image_size=canvas.size, canvas_size=canvas.size)

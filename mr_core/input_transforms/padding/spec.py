@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from mr_core.backbones.description import Preprocessing
+from mr_core.errors import SpecError
 from mr_core.input_transforms.base import InputTransformSpec
 
 if TYPE_CHECKING:
@@ -23,7 +25,20 @@ class PaddingSpec(InputTransformSpec):
         None, ge=1, description="Side of the image inside the canvas, in pixels; 4/7 of it if unset (128 of 224)."
     )
 
-    def build(self, canvas_size: int) -> PaddingTransform:
+    def size_on(self, canvas_size: int) -> int:
+        return self.image_size if self.image_size is not None else max(1, canvas_size * 4 // 7)
+
+    def check(self, canvas_size: int) -> None:
+        image_size = self.size_on(canvas_size)
+        if image_size >= canvas_size:
+            raise SpecError(
+                f"image_size {image_size} leaves no frame: the canvas of this backbone is {canvas_size} pixels a side, "
+                f"so image_size must be at most {canvas_size - 1} (or use the identity transform)",
+                param="input_transform.image_size",
+            )
+
+    def build(self, canvas: Preprocessing) -> PaddingTransform:
         from mr_core.input_transforms.padding.transform import PaddingTransform
 
-        return PaddingTransform(self, canvas_size)
+        self.check(canvas.size)
+        return PaddingTransform(image_size=self.size_on(canvas.size), canvas_size=canvas.size)

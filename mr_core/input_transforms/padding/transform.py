@@ -5,9 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mr_core.errors import SpecError
 from mr_core.input_transforms.module import InputTransform
-from mr_core.input_transforms.padding.spec import PaddingSpec
 
 
 class PaddingTransform(InputTransform):
@@ -20,14 +18,7 @@ class PaddingTransform(InputTransform):
     border: Bool[Tensor, "3 s s"]
     entries: Int[Tensor, " p"]  # of the flattened canvas, in the order of delta
 
-    def __init__(self, spec: PaddingSpec, canvas_size: int) -> None:
-        image_size = spec.image_size if spec.image_size is not None else max(1, canvas_size * 4 // 7)
-        if image_size >= canvas_size:
-            raise SpecError(
-                f"image_size {image_size} leaves no frame: the canvas of this backbone is {canvas_size} pixels a side, "
-                f"so image_size must be at most {canvas_size - 1} (or use the identity transform)",
-                param="input_transform.image_size",
-            )
+    def __init__(self, *, image_size: int, canvas_size: int) -> None:
         super().__init__(image_size=image_size, canvas_size=canvas_size)
         before = (canvas_size - image_size + 1) // 2
         after = (canvas_size - image_size) // 2

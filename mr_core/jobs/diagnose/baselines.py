@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mr_core.backbones.backbone import Backbone, Output
+from mr_core.backbones.backbone import Backbone
+from mr_core.backbones.description import Output
 from mr_core.label_mappings.module import LabelMapping
 from mr_core.label_mappings.text.spec import TextSpec
 from mr_core.ntk.closed_form import linear_head_kernel

@@ -52,7 +52,7 @@ def diagnose(spec: DiagnoseSpec, context: JobContext) -> JobOutcome:
     source = ImageSource(context, model.backbone)
     sample = source.read(model.input_transform, "train", chosen)
     duplicate_of = _name_duplicates(sample, chosen, context)
-    alone = IdentitySpec().build(model.backbone.canvas_size)
+    alone = IdentitySpec().build(model.backbone.preprocessing)
     plain = frozen_outputs(
         model.backbone,
         alone,
@@ -143,7 +143,7 @@ def _model(spec: DiagnoseSpec, context: JobContext) -> ReprogrammedModel:
     classes = context.dataset.classes
     if spec.adapter is None:
         backbone = ready_backbone(context, spec.backbone, spec.input_transform)
-        transform = spec.input_transform.build(backbone.canvas_size)
+        transform = spec.input_transform.build(backbone.preprocessing)
         model = ReprogrammedModel(transform, backbone, spec.label_mapping.build(backbone, classes))
     else:
         if context.adapter is None:

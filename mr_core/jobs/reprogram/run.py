@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from mr_core import baselines
 from mr_core.adapter import save_adapter
-from mr_core.backbones.backbone import Backbone, Output
-from mr_core.backbones.description import RANDOM_PREFIX
+from mr_core.backbones.backbone import Backbone
+from mr_core.backbones.description import RANDOM_PREFIX, Output
 from mr_core.backbones.weights import state_sha256
 from mr_core.baselines import FrozenOutputs, Part, brief_metrics
 from mr_core.datasets.splits import stratified_split
@@ -88,7 +88,7 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
 
 def _untrained(spec: ReprogramSpec, backbone: Backbone, classes: tuple[str, ...]) -> ReprogrammedModel:
     return ReprogrammedModel(
-        spec.input_transform.build(backbone.canvas_size), backbone, spec.label_mapping.build(backbone, classes)
+        spec.input_transform.build(backbone.preprocessing), backbone, spec.label_mapping.build(backbone, classes)
     )
 
 
@@ -115,7 +115,7 @@ def _parts(spec: ReprogramSpec, context: JobContext, model: ReprogrammedModel) -
 
 def _frozen_outputs(spec: ReprogramSpec, context: JobContext, backbone: Backbone) -> FrozenOutputs:
     """What the frozen backbone gives for the images alone: all that the baselines read."""
-    alone = IdentitySpec().build(backbone.canvas_size)
+    alone = IdentitySpec().build(backbone.preprocessing)
     source = ImageSource(context, backbone)
     images = {part: source.read(alone, split, indices) for part, (split, indices) in _split(spec, context).items()}
     names: tuple[Output, ...] = backbone.available_outputs
@@ -134,7 +134,7 @@ def _baselines(
         "majority": baselines.majority(frozen, n_classes=len(classes)),
         # A mapping with weights and no prompt is the linear probe, which stands beside it.
         "mapping_only": None if has_weights else baselines.mapping_only(frozen, mapping),
-        "linear_probe": baselines.linear_probe(frozen, observer=context.observer),
+        "linear_probe": baselines.linear_probe(frozen, n_classes=len(classes), observer=context.observer),
         "zero_shot": baselines.zero_shot(frozen, text) if text is not None else None,
         "random_backbone": None,
     }

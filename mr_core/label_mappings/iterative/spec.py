@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
+from mr_core.backbones.description import Output
 from mr_core.label_mappings.base import LabelMappingSpec
-from mr_core.label_mappings.frequent.spec import Ties
+from mr_core.label_mappings.frequent.spec import Counting
 
 if TYPE_CHECKING:
     from mr_core.backbones.backbone import Backbone
-    from mr_core.label_mappings.frequent.mapping import FrequentMapping
+    from mr_core.label_mappings.selection import SelectionMapping
 
 
-class IterativeSpec(LabelMappingSpec):
+class IterativeSpec(Counting, LabelMappingSpec):
     """The frequent mapping, estimated again before every epoch with the current prompt (ILM).
 
     Chen et al., Understanding and Improving Visual Prompting: A Label-Mapping Perspective, 2023. arXiv:2211.11635
     """
 
     kind: Literal["iterative"] = "iterative"
-    ties: Ties = Field("probability", description="As for `frequent`.")
 
-    def build(self, backbone: Backbone, classes: Sequence[str]) -> FrequentMapping:
-        from mr_core.label_mappings.frequent.mapping import FrequentMapping
+    @property
+    def reads(self) -> Output:
+        return "source_logits"
 
-        return FrequentMapping(
-            n_sources=backbone.width("source_logits"), n_targets=len(classes), ties=self.ties, refit="each_epoch"
-        )
+    def sources_needed(self, n_targets: int) -> int:
+        return n_targets * self.sources_per_class
+
+    def build(self, backbone: Backbone, classes: Sequence[str]) -> SelectionMapping:
+        return self.selection(backbone, len(classes), refit="each_epoch")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from mr_core.backbones.description import Output
 from mr_core.label_mappings.base import LabelMappingSpec
 
 if TYPE_CHECKING:
@@ -22,8 +23,20 @@ class LinearSpec(LabelMappingSpec):
 
     kind: Literal["linear"] = "linear"
     on: Literal["embedding", "source_logits"] = Field("embedding", description="The backbone output it reads.")
+    start: Literal["zero", "probe"] = Field(
+        "zero",
+        description="Weights before training: all zero; or those of logistic regression on the outputs for the "
+        "training images in the untrained input transform, its penalty chosen on validation images. Under a "
+        "watermark, which begins as the image alone, on the embedding, that is the linear probe itself.",
+    )
+
+    @property
+    def reads(self) -> Output:
+        return self.on
 
     def build(self, backbone: Backbone, classes: Sequence[str]) -> LinearMapping:
         from mr_core.label_mappings.linear.mapping import LinearMapping
 
-        return LinearMapping(width=backbone.width(self.on), n_targets=len(classes), reads=self.on)
+        return LinearMapping(
+            width=backbone.width(self.on), n_targets=len(classes), reads=self.on, starts_at_probe=self.start == "probe"
+        )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from mr_core.backbones.backbone import Backbone
 from mr_core.label_mappings.module import LabelMapping
@@ -22,9 +24,16 @@ class TextMapping(LabelMapping):
         self.register_buffer("text_embeddings", text_embeddings)
 
     @classmethod
-    def from_names(cls, backbone: Backbone, classes: Sequence[str], *, template: str) -> TextMapping:
-        """Embed each class name once, underscores read as spaces; SpecError without a text tower."""
-        return cls(backbone.encode_text([template.format(name.replace("_", " ")) for name in classes]))
+    def from_names(cls, backbone: Backbone, classes: Sequence[str], *, templates: Sequence[str]) -> TextMapping:
+        """Embed each class name in each template once, underscores read as spaces; SpecError without a text tower.
+
+        One template at a time, so memory does not grow with their number.
+        """
+        names = [name.replace("_", " ") for name in classes]
+        embeddings = [backbone.encode_text([template.format(name) for name in names]) for template in templates]
+        if len(embeddings) == 1:
+            return cls(embeddings[0])
+        return cls(functional.normalize(torch.stack(embeddings).mean(0), dim=1))
 
     def forward(self, outputs: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         return outputs @ self.text_embeddings.T

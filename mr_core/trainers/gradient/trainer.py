@@ -14,7 +14,7 @@ from mr_core.evaluation import backbone_outputs, predict_logits
 from mr_core.reprogrammed import ReprogrammedModel
 from mr_core.trainers.gradient.resume import restore_training, save_training
 from mr_core.trainers.gradient.spec import GradientSpec
-from mr_core.trainers.trainer import Trainer, TrainingHistory, TrainingRun
+from mr_core.trainers.trainer import LabelledImages, Trainer, TrainingHistory, TrainingRun
 
 CHECKPOINT_EVERY_S = 30.0
 MILESTONES = (0.5, 0.72)  # of the epochs, arXiv:2211.11635
@@ -131,8 +131,13 @@ class GradientTrainer(Trainer):
         return total
 
     def _refit_mapping(self, model: ReprogrammedModel, run: TrainingRun) -> None:
-        outputs = backbone_outputs(model, run.train, run.device, observer=run.observer)
-        model.label_mapping.fit(outputs, run.train.targets(slice(None), torch.device("cpu")))
+        def outputs_of(data: LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
+            outputs = backbone_outputs(model, data, run.device, observer=run.observer)
+            return outputs, data.targets(slice(None), outputs.device)
+
+        choosing = run.validation if model.label_mapping.fits_on_validation else None
+        validation = outputs_of(choosing) if choosing is not None else None
+        model.label_mapping.fit(*outputs_of(run.train), validation=validation)
 
     def _end_epoch(self, model: ReprogrammedModel, run: TrainingRun, state: TrainingState) -> dict[str, float] | None:
         """Close the epoch's books; return its row where its adapter is the one to keep so far."""

@@ -4,11 +4,13 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from mr_core.backbones.description import Preprocessing
 from mr_core.input_transforms import INPUT_TRANSFORMS
 from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.registry import tagged_union
 
 CANVAS = 20
+PREPROCESSING = Preprocessing(size=CANVAS, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
 
 @pytest.fixture(params=INPUT_TRANSFORMS.values(), ids=INPUT_TRANSFORMS.keys())
@@ -18,7 +20,7 @@ def spec(request: pytest.FixtureRequest) -> InputTransformSpec:
 
 def _moved(spec: InputTransformSpec):
     """A transform away from its special starting point."""
-    transform = spec.build(CANVAS)
+    transform = spec.build(PREPROCESSING)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in transform.parameters():
@@ -31,7 +33,7 @@ def _images(transform, n: int = 3) -> torch.Tensor:
 
 
 def test_gives_float32_canvases_of_the_asked_size(spec):
-    transform = spec.build(CANVAS)
+    transform = spec.build(PREPROCESSING)
     canvases = transform(_images(transform))
     assert canvases.shape == (3, 3, CANVAS, CANVAS)
     assert canvases.dtype == torch.float32
@@ -81,12 +83,12 @@ def test_the_shortcut_to_parameter_rows_is_the_chain_rule(spec):
 def test_spec_and_state_survive_a_round_trip(spec):
     adapter = TypeAdapter(tagged_union(INPUT_TRANSFORMS))
     assert adapter.validate_json(adapter.dump_json(spec)) == spec
-    transform, other = _moved(spec), spec.build(CANVAS)
+    transform, other = _moved(spec), spec.build(PREPROCESSING)
     other.load_state_dict(transform.state_dict())
     images = _images(transform)
     assert torch.equal(other(images), transform(images))
 
 
 def test_starts_the_same_each_time(spec):
-    first, second = spec.build(CANVAS).state_dict(), spec.build(CANVAS).state_dict()
+    first, second = spec.build(PREPROCESSING).state_dict(), spec.build(PREPROCESSING).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)

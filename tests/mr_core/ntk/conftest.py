@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mr_core.backbones.backbone import Backbone
 from mr_core.input_transforms.identity.spec import IdentitySpec
 from mr_core.input_transforms.padding.spec import PaddingSpec
-from mr_core.label_mappings.frequent.mapping import FrequentMapping
+from mr_core.label_mappings.frequent.spec import FrequentSpec
 from mr_core.label_mappings.linear.mapping import LinearMapping
 from mr_core.label_mappings.module import LabelMapping
 from mr_core.label_mappings.text.mapping import TextMapping
@@ -18,7 +18,7 @@ from mr_core.reprogrammed import ReprogrammedModel
 
 def build_mapping(name: str, backbone: Backbone) -> LabelMapping:
     if name == "frequent":
-        mapping = FrequentMapping(n_sources=backbone.width("source_logits"), n_targets=3, ties="probability")
+        mapping = FrequentSpec().build(backbone, ["a", "b", "c"])
         mapping.source_of_target.copy_(torch.tensor([4, 1, 6]))
         return mapping
     if name == "text":  # more classes than the outputs it reads
@@ -37,7 +37,7 @@ def reprogrammed(tiny_backbone: Backbone) -> Callable[..., ReprogrammedModel]:
 
     def build(mapping: str, *, framed: bool = True, dtype: torch.dtype = torch.float64) -> ReprogrammedModel:
         spec = PaddingSpec(image_size=6) if framed else IdentitySpec()
-        transform = spec.build(tiny_backbone.canvas_size)
+        transform = spec.build(tiny_backbone.preprocessing)
         for parameter in transform.parameters():
             nn.init.normal_(parameter, generator=torch.Generator().manual_seed(3))
         return ReprogrammedModel(transform, tiny_backbone, build_mapping(mapping, tiny_backbone)).to(dtype)

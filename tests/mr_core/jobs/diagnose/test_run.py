@@ -183,7 +183,7 @@ def adapter_folder(tmp_path, tiny_backbone):
     assert isinstance(spec, ReprogramSpec)
     classes = tuple(sorted(COLOURS))
     model = ReprogrammedModel(
-        spec.input_transform.build(tiny_backbone.canvas_size),
+        spec.input_transform.build(tiny_backbone.preprocessing),
         tiny_backbone,
         spec.label_mapping.build(tiny_backbone, classes),
     )

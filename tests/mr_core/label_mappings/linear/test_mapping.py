@@ -2,6 +2,7 @@ import torch
 
 from mr_core.label_mappings.linear.mapping import LinearMapping
 from mr_core.label_mappings.linear.spec import LinearSpec
+from mr_core.probe import fit_probe
 
 
 def test_is_an_affine_map():
@@ -20,3 +21,26 @@ def test_starts_uniform():
 def test_reads_what_the_spec_says(tiny_backbone):
     assert LinearSpec(on="embedding").build(tiny_backbone, ["a", "b"]).weight.shape == (2, 6)
     assert LinearSpec(on="source_logits").build(tiny_backbone, ["a", "b"]).weight.shape == (2, 7)
+
+
+def test_starts_at_the_probe_of_its_outputs(tiny_backbone):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    outputs = torch.randn(60, 6, generator=generator) + 2 * torch.randn(3, 6, generator=generator)[labels]
+    mapping = LinearSpec(start="probe").build(tiny_backbone, ["a", "b", "c"])
+    assert mapping.refit == "once"
+    mapping.fit(outputs[:40], labels[:40], validation=(outputs[40:], labels[40:]))
+    probe = fit_probe(
+        (outputs[:40].numpy(), labels[:40].numpy()),
+        n_classes=3,
+        validation=(outputs[40:].numpy(), labels[40:].numpy()),
+    )
+    torch.testing.assert_close(mapping(outputs).double(), probe.logits(outputs), rtol=1e-5, atol=1e-5)
+    assert float((mapping(outputs).argmax(1) == labels).double().mean()) > 0.8
+    assert all(parameter.requires_grad for parameter in mapping.parameters())
+
+
+def test_from_zero_it_is_not_fitted(tiny_backbone):
+    mapping = LinearSpec().build(tiny_backbone, ["a", "b"])
+    mapping.fit(torch.randn(10, 6), torch.arange(10) % 2)
+    assert not mapping.weight.any()

@@ -28,3 +28,16 @@ def test_refuses_a_backbone_without_text(tiny_backbone):
 def test_refuses_a_template_without_one_place(template: str):
     with pytest.raises(ValidationError, match="exactly one"):
         TextSpec(template=template)
+
+
+def test_several_templates_are_averaged_and_scaled_to_unit_length(tiny_backbone):
+    templates = ("a drawing of a {}", "a photo of the {}.", "{}")
+    mapping = TextSpec(template=templates).build(tiny_backbone, ["small_cat", "dog"])
+    for row, name in enumerate(("small cat", "dog")):
+        mean = sum(tiny_backbone.encode_text([template.format(name)])[0] for template in templates) / 3
+        torch.testing.assert_close(mapping.text_embeddings[row], mean / mean.norm())
+
+
+def test_refuses_a_template_without_a_place_for_the_name():
+    with pytest.raises(ValueError, match="exactly one"):
+        TextSpec(template=("a photo of a {}.", "a photo"))

@@ -50,7 +50,7 @@ class Recorder(Observer):
 
 
 def _model(backbone: Backbone, mapping, transform=PaddingSpec(image_size=6)) -> ReprogrammedModel:
-    return ReprogrammedModel(transform.build(backbone.canvas_size), backbone, mapping.build(backbone, CLASSES))
+    return ReprogrammedModel(transform.build(backbone.preprocessing), backbone, mapping.build(backbone, CLASSES))
 
 
 def _run(train: LabelledImages, validation: LabelledImages | None = None, **changes) -> TrainingRun:
