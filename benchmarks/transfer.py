@@ -48,6 +48,7 @@ class Protocol:
     images: Mapping[str, int | None]
     mappings: Sequence[str]
     controlled: Sequence[str] = ()  # mappings also trained on a random backbone
+    seeds: Sequence[int] = (0,)
 
 
 PROTOCOLS = {
@@ -58,6 +59,7 @@ PROTOCOLS = {
         evaluation={"validation_fraction": 0},
         images={"mnist": None, "cifar10": 200},
         mappings=("iterative, first ties",),
+        seeds=(0, 1, 2),
     ),
     "published, own ties": Protocol(
         canvas=224,
@@ -93,13 +95,14 @@ def main() -> int:
         return 2
     with connect() as client:
         cells = [
-            (protocol, name, mapping)
+            (protocol, name, mapping, seed)
             for protocol in arguments.protocols
             for name in PROTOCOLS[protocol].images
             for mapping in PROTOCOLS[protocol].mappings
+            for seed in PROTOCOLS[protocol].seeds
         ]
         if arguments.finished:
-            found = [_earlier(client, "/".join(cell)) for cell in cells]
+            found = [_earlier(client, *cell) for cell in cells]
             rows = [job for job in found if job is not None and job["status"] == "succeeded"]
         else:
             jobs = [_submit(client, data, *cell) for cell in cells]
@@ -160,9 +163,9 @@ def limited(path: Path, per_class: int | None) -> io.BytesIO:
     return kept
 
 
-def _submit(client: Client, data: Path, protocol_name: str, name: str, mapping: str) -> dict[str, Any]:
-    row, protocol = f"{protocol_name}/{name}/{mapping}", PROTOCOLS[protocol_name]
-    return _earlier(client, row) or client.submit({
+def _submit(client: Client, data: Path, protocol_name: str, name: str, mapping: str, seed: int) -> dict[str, Any]:
+    protocol = PROTOCOLS[protocol_name]
+    return _earlier(client, protocol_name, name, mapping, seed) or client.submit({
         "kind": "reprogram",
         "dataset": _dataset(client, data, name, protocol.images[name]),
         "backbone": _backbone(client, data, protocol.canvas),
@@ -170,13 +173,15 @@ def _submit(client: Client, data: Path, protocol_name: str, name: str, mapping: 
         "label_mapping": MAPPINGS[mapping],
         "trainer": protocol.trainer,
         "evaluation": {**protocol.evaluation, "random_backbone": mapping in protocol.controlled},
-        "metadata": {"transfer": row},
+        "seed": seed,
+        "metadata": {"transfer": f"{protocol_name}/{name}/{mapping}", "seed": str(seed)},
     })  # fmt: skip
 
 
-def _earlier(client: Client, row: str) -> dict[str, Any] | None:
+def _earlier(client: Client, protocol: str, name: str, mapping: str, seed: int) -> dict[str, Any] | None:
     """The job of a row, where one was submitted that did not fail."""
-    jobs = client.pages("/v1/jobs", **{"metadata[transfer]": row})
+    row = {"metadata[transfer]": f"{protocol}/{name}/{mapping}", "metadata[seed]": str(seed)}
+    jobs = client.pages("/v1/jobs", **row)
     return next((job for job in jobs if job["status"] not in ("failed", "cancelled", "cancelling")), None)
 
 
@@ -195,12 +200,12 @@ def _table(jobs: list[dict[str, Any]]) -> str:
         "",
         (__doc__ or "").split("\n\n", 3)[3].strip(),
         "",
-        "Test accuracy in percent ± standard error of the test sample, one seed. *Published*: the same setting with",
-        "the published prompt and mapping code.",
+        "Test accuracy in percent ± standard error of the test sample. *Published*: the same setting with the published",
+        "prompt and mapping code, one seed.",
         "",
-        "| protocol | data | mapping | adapter | published | majority | mapping only | linear probe | zero-shot "
+        "| protocol | data | mapping | seed | adapter | published | majority | mapping only | linear probe | zero-shot "
         "| random backbone | images/s | use |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for job in jobs:
         protocol, name, mapping = job["metadata"]["transfer"].split("/")
@@ -211,6 +216,7 @@ def _table(jobs: list[dict[str, Any]]) -> str:
             protocol,
             name,
             mapping,
+            str(job["spec"]["seed"]),
             _with_error(test["accuracy"], test["n"]),
             f"{published[0]} ± {published[1]}" if published else "-",
             *(_percent(result["baselines"][baseline]) for baseline in BASELINES),
