@@ -112,6 +112,7 @@ STATUS_BY_ERROR: dict[type[Exception], int] = {
     service.Conflict: 409,
     service.PayloadTooLarge: 413,
     service.InvalidValue: 422,
+    service.UrlNotAllowed: 422,
     service.QuotaExceeded: 429,
     UnknownScope: 422,
     service.TransientError: 503,

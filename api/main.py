@@ -18,6 +18,7 @@ from api import (
     methods,
     predictions,
     results,
+    webhooks,
 )
 from api.body_limits import BodyLimits
 from api.dependencies import Parts, refuse_unknown_parameters
@@ -58,7 +59,20 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.parts = parts
-    for module in (home, health, methods, datasets, backbones, jobs, events, results, adapters, predictions, api_keys):
+    for module in (
+        home,
+        health,
+        methods,
+        datasets,
+        backbones,
+        jobs,
+        events,
+        results,
+        adapters,
+        predictions,
+        webhooks,
+        api_keys,
+    ):
         app.include_router(module.router)
     errors.install(app)
 

@@ -15,6 +15,8 @@ from service.models import (
     StoredAdapter,
     StoredArtifact,
     StoredCheckpoint,
+    Webhook,
+    WebhookDelivery,
 )
 
 T = TypeVar("T", bound=BaseModel)
@@ -259,6 +261,70 @@ class AdapterAnswer(BaseModel):
             classes=row.config.get("classes", []),
             config=row.config,
             created_at=row.created_at,
+        )
+
+
+class WebhookAnswer(BaseModel):
+    """A webhook, without its secret."""
+
+    id: str
+    url: str
+    events: list[str]
+    description: str | None
+    created_at: datetime
+    disabled_at: datetime | None
+    disabled_reason: str | None
+
+    @classmethod
+    def of(cls, row: Webhook) -> "WebhookAnswer":
+        return cls(
+            id=row.id,
+            url=row.url,
+            events=row.events,
+            description=row.description,
+            created_at=row.created_at,
+            disabled_at=row.disabled_at,
+            disabled_reason=row.disabled_reason,
+        )
+
+
+class NewWebhookAnswer(WebhookAnswer):
+    """A webhook that was just made; its secret is shown this once."""
+
+    secret: str = Field(description="`whsec_` and the key of the signatures, in base 64.")
+
+
+class DeliveryAnswer(BaseModel):
+    """A message to a webhook."""
+
+    id: str = Field(description="The header webhook-id, the same at every attempt.")
+    webhook: str
+    event: str
+    job: str | None
+    status: Literal["pending", "succeeded", "failed"]
+    attempts: int = Field(description="Since it was queued, or last asked for again.")
+    response_status: int | None = Field(description="What the receiver answered last; null where no answer came.")
+    error: str | None = Field(description="Why the last attempt failed.")
+    last_attempt_at: datetime | None
+    next_attempt_at: datetime | None
+    created_at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, row: WebhookDelivery) -> "DeliveryAnswer":
+        return cls(
+            id=row.id,
+            webhook=row.webhook_id,
+            event=row.event,
+            job=row.job_id,
+            status=row.status,
+            attempts=row.attempts,
+            response_status=row.response_status,
+            error=row.error,
+            last_attempt_at=row.last_attempt_at,
+            next_attempt_at=row.next_attempt_at,
+            created_at=row.created_at,
+            finished_at=row.finished_at,
         )
 
 

@@ -61,6 +61,8 @@ class _Service:
         self._address = _address(listener)
         self._lock = lock
         self._variables = {"MR_DATA_DIR": str(self._data_dir), "MR_PREDICTOR_TOKEN": secrets.token_urlsafe(32)}
+        if _is_loopback(settings.host) and "allow_loopback_urls" not in settings.model_fields_set:
+            self._variables["MR_ALLOW_LOOPBACK_URLS"] = "true"  # only this machine asks, so this machine may be called
         if settings.predictor_token is not None:
             self._variables["MR_PREDICTOR_TOKEN"] = settings.predictor_token.get_secret_value()
         self._database = self._part("postgres", "postgres")

@@ -107,6 +107,18 @@ class IdempotencyKeyReused(Conflict):
     code = "idempotency_key_reused"
 
 
+class WebhookDisabled(Conflict):
+    """The receiver has answered that it is gone; nothing is sent to it any more."""
+
+    code = "webhook_disabled"
+
+
+class UrlNotAllowed(ServiceError):
+    """A URL that the service does not call: not https, or not at a public address."""
+
+    code = "url_not_allowed"
+
+
 class TransientError(ServiceError):
     """Something the service stands on does not answer; the same request may succeed later."""
 
@@ -135,6 +147,12 @@ class DeviceBusy(TransientError):
     """The device has no room for another process."""
 
     code = "device_busy"
+
+
+class RemoteUnavailable(TransientError):
+    """A server outside the service does not answer, or not in time."""
+
+    code = "remote_unavailable"
 
 
 class Fenced(ServiceError):

@@ -1,6 +1,7 @@
 """What happened to a job: ordered and gap-free, and the bell that says something new is there."""
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import structlog
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
+from service import outbox
 from service.errors import NotFound
 from service.models import Event, Job
 from service.session import Database
@@ -23,6 +25,8 @@ EVENTS_CHANNEL: Final = "mr_events"
 """PostgreSQL channel; the payload is the id of a job that has new events."""
 DISPATCH_CHANNEL: Final = "mr_dispatch"
 """PostgreSQL channel; the payload is a queue with a new job or a free worker."""
+WEBHOOKS_CHANNEL: Final = "mr_webhooks"
+"""PostgreSQL channel; the payload is the id of a job or a webhook of which there is something to deliver."""
 
 _log = structlog.get_logger(__name__)
 
@@ -38,7 +42,10 @@ def append(session: Session, job_id: str, event_type: EventType, data: Mapping[s
 
 
 def write(session: Session, job_id: str, last_seq: int, events: Sequence[NewEvent]) -> None:
-    """Write events whose numbers, ending at `last_seq`, the job's row gave out in this transaction."""
+    """Write events whose numbers, ending at `last_seq`, the job's row gave out in this transaction.
+
+    Every change of a job's status passes here, so this is where webhooks hear of it.
+    """
     if not events:
         return
     first = last_seq - len(events) + 1
@@ -50,6 +57,9 @@ def write(session: Session, job_id: str, last_seq: int, events: Sequence[NewEven
         ],
     )
     notify(session, EVENTS_CHANNEL, job_id)
+    for n, (event_type, data, _) in enumerate(events):
+        if event_type == "status" and outbox.record(session, job_id, first + n, data):
+            notify(session, WEBHOOKS_CHANNEL, job_id)
 
 
 def list_events(
@@ -70,6 +80,12 @@ def list_events(
 def notify(session: Session, channel: str, payload: str) -> None:
     """Ring when this transaction commits."""
     session.execute(select(func.pg_notify(channel, payload)))
+
+
+def wait_for_bell(bell: threading.Event, stop: threading.Event, until: float) -> None:
+    """Until the bell, the time, or the stop; short waits, since two events cannot be waited for at once."""
+    while not stop.is_set() and not bell.is_set() and (left := until - time.monotonic()) > 0:
+        bell.wait(min(left, 0.25))
 
 
 class Listener:

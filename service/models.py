@@ -154,6 +154,7 @@ class Job(Base):
         CheckConstraint(f"status IN {JOB_STATUSES}", name="job_status"),
         CheckConstraint("status <> 'running' OR lease_until IS NOT NULL", name="job_running_has_lease"),
         Index("jobs_by_tenant", "tenant", "created_at", "id"),
+        Index("jobs_by_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
         Index("jobs_by_idempotency_key", "tenant", "idempotency_key", unique=True),
         Index("jobs_unfinished_by_dataset", "dataset_id", postgresql_where=text(f"status NOT IN {TERMINAL_STATUSES}")),
         Index("jobs_to_dispatch", "queue", "next_dispatch_at", postgresql_where=text("status = 'queued'")),
@@ -235,3 +236,51 @@ class WorkerHeartbeat(Base):
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
     details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+
+class Webhook(Base):
+    """Where a tenant is told of its jobs. The secret is kept as it is, since every delivery is signed with it."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    url: Mapped[str]
+    events: Mapped[list[str]]
+    description: Mapped[str | None]
+    secret: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None]
+
+    __table_args__ = (Index("webhooks_by_tenant", "tenant", "created_at", "id"),)
+
+
+class WebhookDelivery(Base):
+    """One message to one webhook: an outbox entry until it has ended, its record afterwards."""
+
+    __tablename__ = "webhook_deliveries"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    event: Mapped[str]
+    job_id: Mapped[str | None]  # no foreign key: a job may be deleted before it is told of
+    body: Mapped[str]  # the bytes that are signed, the same at every attempt
+    status: Mapped[str] = mapped_column(server_default="pending")
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
+    lease_until: Mapped[datetime | None]
+    last_attempt_at: Mapped[datetime | None]
+    response_status: Mapped[int | None]
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("status IN ('pending', 'succeeded', 'failed')", name="webhook_delivery_status"),
+        CheckConstraint("status <> 'pending' OR next_attempt_at IS NOT NULL", name="webhook_delivery_is_due"),
+        Index("webhook_deliveries_listed", "webhook_id", "created_at", "id"),
+        Index("webhook_deliveries_due", "webhook_id", "next_attempt_at", postgresql_where=text("status = 'pending'")),
+        Index("webhook_deliveries_leased", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
+        Index("webhook_deliveries_ended", "finished_at", postgresql_where=text("status <> 'pending'")),
+    )

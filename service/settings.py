@@ -55,6 +55,22 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, le=100, description="Attempts of a job that lost its worker or its memory.")
     max_upload_bytes: int = Field(2048 * MIB, gt=0, description="Largest upload of a dataset or of weights.")
     max_unfinished_jobs: int = Field(1000, ge=1, description="Queued and running jobs that one tenant may have.")
+    max_webhooks: int = Field(20, ge=1, description="Webhooks that one tenant may have.")
+    webhook_timeout_s: float = Field(
+        10, gt=0, le=60, description="A receiver that has not answered a webhook by then has not taken it."
+    )
+    webhook_attempts: int = Field(12, ge=1, le=100, description="Attempts of a delivery before it has failed.")
+    webhook_backoff_s: float = Field(
+        5, gt=0, description="Time between the first two attempts of a delivery; each later one is three times as long."
+    )
+    webhook_backoff_max_s: float = Field(21600, gt=0, description="Longest time between two attempts of a delivery.")
+    webhook_retention_s: float = Field(
+        604800, gt=0, description="The record of a delivery is deleted so long after its end."
+    )
+    allow_loopback_urls: bool = Field(
+        False,
+        description="Webhooks may lead to this machine, by http too; for development. `mr up` on loopback turns it on.",
+    )
     orphan_blob_s: float = Field(
         86400, gt=0, description="A blob that nothing refers to is deleted when it is this old."
     )

@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 
 from service import attempts, workers
 from service.blobs import Blobs
+from service.deliveries import Deliverer, delete_old
 from service.dispatch import dispatch
 from service.errors import TransientError
-from service.events import DISPATCH_CHANNEL, Listener
+from service.events import DISPATCH_CHANNEL, Listener, wait_for_bell
 from service.jobs import cancel
 from service.models import Job
 from service.orphans import delete_orphans
@@ -48,10 +49,16 @@ class Sweeper:
         self._database = database
         self._blobs = blobs
         self._publish = publish_job or (lambda job_id, queue: publish(celery, job_id, queue))
+        self._deliverer = Deliverer(settings, database)
         self._collected_at = -_COLLECT_EVERY_S
 
     def run(self, stop: threading.Event) -> None:
-        """Sweep every few seconds, and dispatch at once when a job arrives or ends, until told to stop."""
+        """Sweep every few seconds, and dispatch at once when a job arrives or ends, until told to stop.
+
+        Webhooks are delivered from threads beside this one.
+        """
+        delivering = threading.Thread(target=self._deliverer.run, args=(stop,), name="webhooks")
+        delivering.start()
         bell = threading.Event()
         listener = Listener(self._database, DISPATCH_CHANNEL)
         with listener.subscribed(None, bell.set):
@@ -70,9 +77,10 @@ class Sweeper:
                     _log.warning("sweep interrupted", code=error.code, error=error.detail)
                 except Exception:
                     _log.exception("sweep failed")  # the next round is more useful than a dead sweeper
-                _wait(bell, stop, sweep_at)
+                wait_for_bell(bell, stop, sweep_at)
                 bell.clear()
             listener.stop()
+        delivering.join()
 
     def run_once(self) -> None:
         """Every step once."""
@@ -87,11 +95,12 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Delete blobs that nothing refers to, and files that never became blobs."""
+        """Delete blobs that nothing refers to, files that never became blobs, and records of old deliveries."""
         age_s = self._settings.orphan_blob_s
         removed = delete_orphans(self._database, self._blobs, older_than_s=age_s) + self._blobs.remove_strays(age_s)
         if removed:
             _log.info("blobs deleted", count=removed)
+        delete_old(self._database, older_than_s=self._settings.webhook_retention_s)
 
     def _end_unanswered_cancels(self) -> int:
         """Cancels that found a queued job, a dead worker, or one that does not answer in time."""
@@ -151,9 +160,3 @@ def _lock(session: Session, *conditions: ColumnElement[bool]) -> Sequence[Job]:
 
 def _ago(seconds: float) -> ColumnElement[object]:
     return func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-
-
-def _wait(bell: threading.Event, stop: threading.Event, until: float) -> None:
-    """Until the bell, the time, or the stop; short waits, since two events cannot be waited for at once."""
-    while not stop.is_set() and not bell.is_set() and (left := until - time.monotonic()) > 0:
-        bell.wait(min(left, 0.25))

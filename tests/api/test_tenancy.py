@@ -5,6 +5,8 @@ import re
 import httpx
 import pytest
 
+from service import webhooks
+
 METHODS = ("get", "put", "post", "patch", "delete")
 BODIES = {
     "/v1/adapters/{adapter_id}/predict": {"files": {"images": ("a.png", b"x")}},
@@ -19,12 +21,17 @@ def owned(gateway, tenant, client, stand_in):
     files = {"report.html": ("text/html", b"x"), "plots/spectrum.svg": ("image/svg+xml", b"x")}
     adapter = stand_in.finish(claim, adapter=b"adapter", spectrum=([1.0], [1.0]), files=files)
     key = client.get("/v1/api-keys").json()["data"][0]["id"]
+    with gateway.database.session() as session:
+        webhook = webhooks.create(session, tenant=tenant, url="https://hooks.example", events=["*"]).id
+        delivery = webhooks.queue_test(session, tenant, webhook).id
     return {
         "dataset_id": dataset,
         "backbone_id": backbone,
         "job_id": job,
         "adapter_id": adapter,
         "key_id": key,
+        "webhook_id": webhook,
+        "delivery_id": delivery,
         "name": "spectrum.svg",
     }
 
