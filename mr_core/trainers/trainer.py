@@ -58,6 +58,7 @@ class TrainingHistory:
     rows: list[dict[str, float]]
     kept_epoch: int
     stopped_by_budget: bool
+    stopped_early: bool = False  # no better validation accuracy for as long as the trainer waits
 
 
 class Trainer(ABC):

@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from mr_core.errors import TrainingDiverged
 from mr_core.evaluation import backbone_outputs, predict_logits
 from mr_core.reprogrammed import ReprogrammedModel
+from mr_core.trainers.gradient.losses import sample_losses
 from mr_core.trainers.gradient.resume import restore_training, save_training
+from mr_core.trainers.gradient.schedule import learning_rate
 from mr_core.trainers.gradient.spec import GradientSpec
 from mr_core.trainers.trainer import LabelledImages, Trainer, TrainingHistory, TrainingRun
 
 CHECKPOINT_EVERY_S = 30.0
-MILESTONES = (0.5, 0.72)  # of the epochs, arXiv:2211.11635
-DECAY = 0.1
 
 
 @dataclass
@@ -33,6 +32,7 @@ class TrainingState:
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     stopped_by_budget: bool = False
+    stopped_early: bool = False
 
 
 class GradientTrainer(Trainer):
@@ -54,7 +54,7 @@ class GradientTrainer(Trainer):
             self._refit_mapping(model, run)
         # Without parameters there is nothing to descend: the fitted mapping is the adapter.
         epochs = self._spec.epochs if optimizer is not None else 1
-        while state.epoch < epochs and not state.stopped_by_budget:
+        while state.epoch < epochs and not (state.stopped_by_budget or state.stopped_early):
             if optimizer is not None:
                 self._train_epoch(model, optimizer, run, state, kept, started)
             elif model.label_mapping.refit == "each_epoch":
@@ -63,6 +63,8 @@ class GradientTrainer(Trainer):
             if row is not None:
                 kept = _adapter_state(model)
                 state.kept_epoch = state.epoch - 1
+            waited = state.epoch - 1 - state.kept_epoch
+            state.stopped_early = self._spec.patience is not None and waited >= self._spec.patience
             state.seconds = time.monotonic() - started
             state.stopped_by_budget = run.max_seconds is not None and state.seconds > run.max_seconds
             save_training(run, model, optimizer, state, kept)
@@ -71,18 +73,16 @@ class GradientTrainer(Trainer):
             rows=state.history,
             kept_epoch=state.kept_epoch,
             stopped_by_budget=state.stopped_by_budget and state.epoch < epochs,
+            stopped_early=state.stopped_early and state.epoch < epochs,
         )
 
     def _optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        rate, decay = self._spec.learning_rate, self._spec.weight_decay
         if self._spec.optimizer == "adam":
-            return torch.optim.Adam(parameters, lr=self._spec.learning_rate)
-        return torch.optim.SGD(parameters, lr=self._spec.learning_rate, momentum=self._spec.momentum)
-
-    def _learning_rate(self, epoch: int) -> float:
-        if self._spec.schedule == "constant":
-            return self._spec.learning_rate
-        drops = sum(epoch >= int(milestone * self._spec.epochs) for milestone in MILESTONES)
-        return self._spec.learning_rate * DECAY**drops
+            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+        if self._spec.optimizer == "adamw":
+            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+        return torch.optim.SGD(parameters, lr=rate, momentum=self._spec.momentum, weight_decay=decay)
 
     def _train_epoch(
         self,
@@ -95,17 +95,17 @@ class GradientTrainer(Trainer):
     ) -> None:
         if state.batch == 0 and model.label_mapping.refit == "each_epoch":
             self._refit_mapping(model, run)
-        for group in optimizer.param_groups:
-            group["lr"] = self._learning_rate(state.epoch)
         order = np.random.default_rng([run.seed, state.epoch]).permutation(len(run.train))
         starts = range(0, len(order), self._spec.batch_size)
         saved_at = time.monotonic()
         while state.batch < len(starts):
             start = starts[state.batch]
             indices = order[start : start + self._spec.batch_size]
+            step = state.epoch * len(starts) + state.batch
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(self._spec, step=step, steps_per_epoch=len(starts))
             optimizer.zero_grad(set_to_none=True)
             loss = self._backward(model, run, indices)
-            step = state.epoch * len(starts) + state.batch
             if not math.isfinite(loss):
                 raise TrainingDiverged(step, loss)
             optimizer.step()
@@ -124,8 +124,7 @@ class GradientTrainer(Trainer):
         for start in range(0, len(indices), model.backbone.chunk_size):
             chunk = indices[start : start + model.backbone.chunk_size]
             logits = model(run.train.batch(chunk, run.device))
-            losses = functional.cross_entropy(logits, run.train.targets(chunk, run.device), reduction="sum")
-            loss = losses / len(indices)
+            loss = sample_losses(self._spec, logits, run.train.targets(chunk, run.device)).sum() / len(indices)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
@@ -141,14 +140,16 @@ class GradientTrainer(Trainer):
 
     def _end_epoch(self, model: ReprogrammedModel, run: TrainingRun, state: TrainingState) -> dict[str, float] | None:
         """Close the epoch's books; return its row where its adapter is the one to keep so far."""
-        row = {"epoch": float(state.epoch), "learning_rate": self._learning_rate(state.epoch)}
+        steps = math.ceil(len(run.train) / self._spec.batch_size)
+        first = learning_rate(self._spec, step=state.epoch * steps, steps_per_epoch=steps)
+        row = {"epoch": float(state.epoch), "learning_rate": first}
         if state.loss_sum > 0:
             row["train_loss"] = state.loss_sum / len(run.train)
         score = -math.inf
         if run.validation is not None:
             logits = predict_logits(model, run.validation, run.device, observer=run.observer)
             targets = run.validation.targets(slice(None), logits.device)
-            row["validation_loss"] = float(functional.cross_entropy(logits, targets))
+            row["validation_loss"] = float(sample_losses(self._spec, logits, targets).mean())
             row["validation_accuracy"] = score = float((logits.argmax(1) == targets).double().mean())
         state.history.append(row)
         run.report(row)

@@ -1,4 +1,5 @@
 import copy
+import math
 from contextlib import suppress
 
 import numpy as np
@@ -153,6 +154,68 @@ def test_rows_of_another_run_carry_its_name(tiny_backbone, tiny_images):
     GradientSpec(epochs=1).build().train(_model(tiny_backbone, LinearSpec()), run)
     assert set(recorder.rows[0]) >= {"control/epoch", "control/validation_accuracy"}
     assert list(recorder.checkpoints) == ["control"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine", "warmup_steps": 3},
+        {"optimizer": "sgd", "weight_decay": 0.1, "momentum": 0.5, "loss": "focal", "focal_gamma": 1.5},
+        {"loss": "squared", "schedule": "constant"},
+    ],
+    ids=["adamw-cosine-warmup", "sgd-focal", "adam-squared"],
+)
+def test_options_equal_a_plain_loop(tiny_backbone, tiny_images, changes):
+    data = tiny_images(n=20)
+    spec = GradientSpec(epochs=3, batch_size=8, learning_rate=0.05, selection="last", **changes)
+    model, plain = _model(tiny_backbone, LinearSpec()), _model(tiny_backbone, LinearSpec())
+    spec.build().train(model, _run(data))
+    parameters, decay = plain.adapter_parameters(), changes.get("weight_decay", 0)
+    stepper = {
+        "adam": lambda: torch.optim.Adam(parameters),
+        "adamw": lambda: torch.optim.AdamW(parameters, weight_decay=decay),
+        "sgd": lambda: torch.optim.SGD(parameters, momentum=0.5, weight_decay=decay),
+    }[spec.optimizer]()
+    step = 0
+    for epoch in range(3):
+        order = np.random.default_rng([0, epoch]).permutation(20)
+        for start in range(0, 20, 8):
+            if spec.schedule == "cosine":  # nine steps, three of them warm-up
+                rates = [0.05 / 4, 0.05 / 2, 0.15 / 4] + [0.025 * (1 + math.cos(math.pi * i / 6)) for i in range(6)]
+                rate = rates[step]
+            else:
+                rate = 0.05 * (1 if spec.schedule == "constant" else [1, 0.1, 0.01][epoch])
+            for group in stepper.param_groups:
+                group["lr"] = rate
+            batch = order[start : start + 8]
+            stepper.zero_grad()
+            probabilities = plain(torch.from_numpy(data.images[batch]).float() / 255)
+            targets, total = data.labels[batch], 0.0
+            for row, target in zip(probabilities, targets, strict=True):
+                p = row.softmax(0)[target]
+                if spec.loss == "squared":
+                    total = total + sum((row[c] - float(c == target)) ** 2 for c in range(3)) / 2
+                else:
+                    total = total - (1 - p) ** (1.5 if spec.loss == "focal" else 0) * p.log()
+            (total / len(batch)).backward()
+            stepper.step()
+            step += 1
+    for name, tensor in _adapter(plain).items():
+        torch.testing.assert_close(_adapter(model)[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_stops_where_validation_no_longer_gains(tiny_backbone, tiny_images):
+    data, validation = tiny_images(30), tiny_images(30, seed=1)
+    spec = GradientSpec(epochs=50, learning_rate=1e-9, patience=3)  # the first epoch stays the best
+    model = _model(tiny_backbone, LinearSpec())
+    history = spec.build().train(model, _run(data, validation))
+    assert len(history.rows) == 4
+    assert history.kept_epoch == 0
+    assert history.stopped_early
+    recorder = Recorder()
+    spec.build().train(_model(tiny_backbone, LinearSpec()), _run(data, validation, observer=recorder))
+    again = spec.build().train(_model(tiny_backbone, LinearSpec()), _run(data, validation, observer=recorder))
+    assert again == history  # an attempt that comes after the end trains no further
 
 
 def test_names_the_step_at_which_the_loss_diverged(tiny_backbone, tiny_images):
