@@ -200,8 +200,8 @@ def _table(jobs: list[dict[str, Any]]) -> str:
         "",
         (__doc__ or "").split("\n\n", 3)[3].strip(),
         "",
-        "Test accuracy in percent ± standard error of the test sample. *Published*: the same setting with the published",
-        "prompt and mapping code, one seed.",
+        "Test accuracy in percent ± standard error of the test sample. *Published*: the same setting with the",
+        "published prompt and mapping code, one seed.",
         "",
         "| protocol | data | mapping | seed | adapter | published | majority | mapping only | linear probe | zero-shot "
         "| random backbone | images/s | use |",
