@@ -75,10 +75,9 @@ def check(url: str, *, allow_loopback: bool = False, resolve: Resolve = resolve_
     if parsed.userinfo:
         raise UrlNotAllowed("the URL holds a user name or password; expected none", param="url")
     port = _DEFAULT_PORTS[parsed.scheme] if parsed.port is None else parsed.port
-    if port < 1024 and port != _DEFAULT_PORTS[parsed.scheme]:
-        raise UrlNotAllowed(
-            f"the port is {port}, expected {_DEFAULT_PORTS[parsed.scheme]} or one from 1024 up", param="url"
-        )
+    usual = _DEFAULT_PORTS[parsed.scheme]
+    if port != usual and not 1024 <= port <= 65535:
+        raise UrlNotAllowed(f"the port is {port}, expected {usual} or one from 1024 to 65535", param="url")
     host = parsed.raw_host.decode("ascii")
     try:
         addresses = [ip_address(address) for address in _addresses(host, port, resolve)]
@@ -143,7 +142,9 @@ def request(
     except httpcore.TimeoutException as error:
         raise RemoteUnavailable(f"no answer within {timeout_s:g} s") from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-        raise RemoteUnavailable(f"{_WORDS.get(type(error), 'the answer is not HTTP')}: {error}") from error
+        raise RemoteUnavailable(
+            f"{_WORDS.get(type(error), 'the answer is not HTTP, or not whole')}: {error}"
+        ) from error
     told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
     return Answer(response.status, told, body, is_cut)
 
