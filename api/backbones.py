@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from api.content import content_response
-from api.datasets import LimitedSink, form_schema
+from api.datasets import LimitedSink, form_schema, room_for
 from api.dependencies import PageOf, Parts, PartsOf, Reader, SessionOf, Writer
 from api.errors import InvalidRequest
 from api.feasibility import mini_clip_config
@@ -24,6 +24,7 @@ from service import backbones
 from service.blobs import BlobWriter
 from service.keys import Caller
 from service.orphans import delete_orphan
+from service.quotas import take_room
 
 router = APIRouter(prefix="/v1/backbones", tags=["backbones"])
 
@@ -63,8 +64,9 @@ _JSON_FIELDS = frozenset({"arguments", "model_config", "preprocessing", "classes
 @router.post("", status_code=201, openapi_extra=form_schema(BackboneForm))
 async def create_backbone(request: Request, response: Response, parts: PartsOf, caller: Writer) -> BackboneAnswer:
     """Register a source model. The weights are loaded once to see that they fit; if not, nothing is kept."""
+    room = await run_sync(room_for, parts, caller, "backbones")
     with parts.blobs.writer() as writer:
-        sink = LimitedSink(writer, parts.settings.max_upload_bytes)
+        sink = LimitedSink(writer, parts.settings.max_upload_bytes, room)
         form = await read_form(request, files={"file": lambda _: sink}, texts=_TEXTS)
         if "file" not in form.files:
             raise InvalidRequest("the form field file is missing", param="file")
@@ -161,6 +163,7 @@ def _register(parts: Parts, caller: Caller, writer: BlobWriter, form: BackboneFo
     try:
         inspection = inspect_backbone(parts.settings, blob.sha256, description)
         with parts.database.session() as session:
+            take_room(session, caller.tenant, "backbones", parts.settings, size_bytes=blob.size_bytes)
             row = backbones.create(
                 session,
                 tenant=caller.tenant,

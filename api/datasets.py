@@ -13,8 +13,10 @@ from api.uploads import Form, read_form
 from mr_core.errors import ReprogrammingError
 from service import datasets
 from service.blobs import BlobWriter
-from service.errors import PayloadTooLarge
+from service.errors import PayloadTooLarge, QuotaExceeded
 from service.keys import Caller
+from service.orphans import delete_orphan
+from service.quotas import Kept, Room, require_room, take_room
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -44,22 +46,31 @@ def form_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 class LimitedSink:
-    """Passes on at most `limit` bytes."""
+    """Passes on at most `limit` bytes, and no more than the tenant has room for."""
 
-    def __init__(self, writer: BlobWriter, limit: int) -> None:
-        self._writer, self._limit = writer, limit
+    def __init__(self, writer: BlobWriter, limit: int, room: Room) -> None:
+        self._writer, self._limit, self._room = writer, limit, room
 
     def write(self, content: bytes) -> None:
-        if self._writer.size_bytes + len(content) > self._limit:
+        size_bytes = self._writer.size_bytes + len(content)
+        if size_bytes > self._limit:
             raise PayloadTooLarge(f"the file has more than {self._limit} bytes", param="file")
+        self._room.require(size_bytes)
         self._writer.write(content)
+
+
+def room_for(parts: Parts, caller: Caller, kept: Kept) -> Room:
+    """What the caller may still upload; QuotaExceeded where that is nothing."""
+    with parts.database.session() as session:
+        return require_room(session, caller.tenant, kept, parts.settings)
 
 
 @router.post("", status_code=201, openapi_extra=form_schema(DatasetForm))
 async def create_dataset(request: Request, response: Response, parts: PartsOf, caller: Writer) -> DatasetAnswer:
     """Upload an archive. What its names, directory and sizes show to be wrong is refused here, and nothing is kept."""
+    room = await run_sync(room_for, parts, caller, "datasets")
     with parts.blobs.writer() as writer:
-        sink = LimitedSink(writer, parts.settings.max_upload_bytes)
+        sink = LimitedSink(writer, parts.settings.max_upload_bytes, room)
         form = await read_form(request, files={"file": lambda _: sink}, texts={"name", "modality"})
         name, modality = _fields(form)
         answer = await run_sync(_keep, parts, caller, writer, name, modality)
@@ -78,17 +89,22 @@ def _keep(parts: Parts, caller: Caller, writer: BlobWriter, name: str, modality:
         error.param = error.param or "file"
         raise
     blob = writer.commit()
-    with parts.database.session() as session:
-        row = datasets.create(
-            session,
-            tenant=caller.tenant,
-            name=name,
-            modality=modality,
-            sha256=blob.sha256,
-            size_bytes=blob.size_bytes,
-            max_attempts=parts.settings.max_attempts,
-        )
-        return DatasetAnswer.of(row)
+    try:
+        with parts.database.session() as session:
+            take_room(session, caller.tenant, "datasets", parts.settings, size_bytes=blob.size_bytes)
+            row = datasets.create(
+                session,
+                tenant=caller.tenant,
+                name=name,
+                modality=modality,
+                sha256=blob.sha256,
+                size_bytes=blob.size_bytes,
+                max_attempts=parts.settings.max_attempts,
+            )
+            return DatasetAnswer.of(row)
+    except QuotaExceeded:  # others of the tenant have taken the room meanwhile
+        delete_orphan(parts.database, parts.blobs, blob.sha256)
+        raise
 
 
 @router.get("")

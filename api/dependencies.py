@@ -12,13 +12,14 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
-from api.errors import InvalidRequest
+from api.errors import InvalidRequest, RateLimited
 from api.prometheus import Prometheus
 from service import keys
 from service.blobs import Blobs
 from service.errors import Forbidden, Unauthenticated
 from service.events import Listener
 from service.keys import Caller, Scope
+from service.rate_limits import WINDOW_S, RateLimiter, Standing
 from service.session import Database
 from service.settings import Settings
 
@@ -35,6 +36,7 @@ class Parts:
     blobs: Blobs
     listener: Listener
     prometheus: Prometheus
+    rate_limiter: RateLimiter
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,31 @@ def authenticate(
     parts: PartsOf,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Caller:
-    """Who asks; Unauthenticated without a valid key."""
+    """Who asks; Unauthenticated without a valid key, RateLimited where too many asked with it or with wrong ones."""
     if credentials is None:
         found = "another scheme" if "authorization" in request.headers else "none"
         raise Unauthenticated(f"an API key is needed (Authorization: Bearer mr_...); found {found}")
-    with parts.database.session() as session:
-        return keys.authenticate(session, credentials.credentials)
+    limiter, settings = parts.rate_limiter, parts.settings
+    address = request.client.host if request.client else ""
+    spent = limiter.is_spent_here("wrong-keys", address, settings.wrong_keys_per_minute)
+    if settings.wrong_keys_per_minute and spent is not None:
+        raise _rate_limited(f"{spent.limit} wrong API keys came from {address}", spent)
+    try:
+        with parts.database.session() as session:
+            caller = keys.authenticate(session, credentials.credentials)
+    except Unauthenticated:
+        limiter.hit_here("wrong-keys", address, settings.wrong_keys_per_minute)
+        raise
+    if settings.requests_per_minute:
+        standing = request.state.rate_limit = limiter.hit("requests", caller.key_id, settings.requests_per_minute)
+        if standing.is_exceeded:
+            raise _rate_limited(f"more than {standing.limit} requests came with this API key", standing)
+    return caller
+
+
+def _rate_limited(found: str, standing: Standing) -> RateLimited:
+    detail = f"{found} within {WINDOW_S} s; try again in {standing.reset_s} s"
+    return RateLimited(detail, headers={"Retry-After": str(standing.reset_s)})
 
 
 CallerOf = Annotated[Caller, Depends(authenticate)]

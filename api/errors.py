@@ -90,6 +90,12 @@ class InvalidRequest(HttpError):
         self.faults = list(faults)
 
 
+class RateLimited(HttpError):
+    """More requests within a minute than are allowed."""
+
+    code, status = "rate_limited", 429
+
+
 class PredictorUnavailable(HttpError):
     """The inference process does not answer; try again."""
 

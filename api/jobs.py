@@ -1,18 +1,26 @@
 """Jobs: submit, read, list, cancel, retry, delete."""
 
 import re
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
-from api.dependencies import PageOf, PartsOf, Reader, SessionOf, Writer, is_storable
+from api.dependencies import PageOf, Parts, PartsOf, Reader, SessionOf, Writer, is_storable
 from api.errors import InvalidRequest
 from api.feasibility import check_feasible
 from api.responses import JobAnswer, JobDetail, ListOf, list_of
-from mr_core.job_spec import AnyJobSpec
-from service import datasets, events, jobs, workers
+from mr_core.job_spec import JOB_KINDS, AnyJobSpec, JobSpec
+from service import datasets, events, jobs, quotas, workers
+from service.keys import Caller
+from service.models import Dataset
+
+if TYPE_CHECKING:
+    from service.queue import Queue  # Celery, which the gateway starts without
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -25,6 +33,15 @@ _METADATA_PARAMETER = {
     "description": "metadata[key]=value; several have to fit all.",
     "schema": {"type": "object", "additionalProperties": {"type": "string"}},
 }
+
+
+@dataclass(frozen=True)
+class CheckedJob:
+    """What a spec that can be submitted leads to."""
+
+    spec: dict[str, Any]
+    dataset: Dataset
+    queue: "Queue"
 
 
 class DryRun(BaseModel):
@@ -54,24 +71,21 @@ def create_job(
 
     With an Idempotency-Key that was used before for the same spec, the job of that time.
     """
-    stored = spec.model_dump(mode="json")
-    _check_storable(stored)
-    dataset = datasets.require_ready(session, caller.tenant, spec.dataset)
-    check_feasible(session, caller.tenant, spec, dataset)
-    queue = workers.choose_queue(session, spec.device)
+    checked = check_job(session, caller, spec)
     if dry_run:
-        return JSONResponse(DryRun(spec=stored, queue=queue).model_dump(mode="json"))
+        return JSONResponse(DryRun(spec=checked.spec, queue=checked.queue).model_dump(mode="json"))
     job = jobs.create_job(
         session,
         tenant=caller.tenant,
         kind=spec.kind,
-        spec=stored,
-        queue=queue,
-        dataset_id=dataset.id,
+        spec=checked.spec,
+        queue=checked.queue,
+        dataset_id=checked.dataset.id,
         metadata=spec.metadata,
         max_attempts=parts.settings.max_attempts,
         idempotency_key=idempotency_key,
         max_unfinished=parts.settings.max_unfinished_jobs,
+        require_room=partial(_require_room, session, parts, caller),
     )
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobAnswer.of(job)
@@ -129,7 +143,13 @@ def cancel_job(job_id: str, session: SessionOf, caller: Writer) -> JobAnswer:
 @router.post("/{job_id}/retry", status_code=201)
 def retry_job(job_id: str, response: Response, session: SessionOf, parts: PartsOf, caller: Writer) -> JobAnswer:
     """A new job with the spec of one that failed or was cancelled; `retry_of` names the old one."""
-    job = jobs.retry(session, caller.tenant, job_id, max_unfinished=parts.settings.max_unfinished_jobs)
+    job = jobs.retry(
+        session,
+        caller.tenant,
+        job_id,
+        max_unfinished=parts.settings.max_unfinished_jobs,
+        require_room=partial(_require_room, session, parts, caller),
+    )
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobAnswer.of(job)
 
@@ -138,6 +158,20 @@ def retry_job(job_id: str, response: Response, session: SessionOf, parts: PartsO
 def delete_job(job_id: str, session: SessionOf, caller: Writer) -> None:
     """Forget an ended job with its events and artifacts; its adapter stays."""
     jobs.delete(session, caller.tenant, job_id)
+
+
+def check_job(session: Session, caller: Caller, spec: JobSpec) -> CheckedJob:
+    """The job that this spec would make; the error that a POST answers with where it would make none."""
+    stored = spec.model_dump(mode="json")
+    _check_storable(stored)
+    dataset = datasets.require_ready(session, caller.tenant, spec.dataset)
+    check_feasible(session, caller.tenant, spec, dataset)
+    return CheckedJob(stored, dataset, workers.choose_queue(session, spec.device))
+
+
+def _require_room(session: Session, parts: Parts, caller: Caller, kind: str) -> None:
+    if JOB_KINDS[kind].leaves_adapter:
+        quotas.require_room(session, caller.tenant, "adapters", parts.settings)
 
 
 def _check_storable(value: Any, path: str = "") -> None:

@@ -28,6 +28,7 @@ from api.request_context import RequestContext
 from mr_core import __version__
 from service.blobs import Blobs
 from service.events import EVENTS_CHANNEL, Listener
+from service.rate_limits import RateLimiter
 from service.session import open_database
 from service.settings import Settings
 
@@ -94,4 +95,5 @@ def _parts(settings: Settings) -> Parts:
         blobs=Blobs(settings.blob_store_url, database),
         listener=Listener(database, EVENTS_CHANNEL),
         prometheus=Prometheus(),
+        rate_limiter=RateLimiter(settings.broker_url),
     )

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import problem_response
 from api.prometheus import Prometheus
 from service.errors import NotFound
+from service.rate_limits import WINDOW_S, Standing
 
 _log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -41,6 +42,7 @@ class RequestContext:
                 headers["X-Request-ID"] = request_id
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 headers.setdefault("Cache-Control", "no-store")
+                _tell_rate_limit(headers, scope["state"].get("rate_limit"))
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -66,6 +68,13 @@ class RequestContext:
 def _request_id(scope: Scope) -> str:
     offered = Headers(scope=scope).get("x-request-id", "")
     return offered if _REQUEST_ID.fullmatch(offered) else f"req_{uuid.uuid4().hex}"
+
+
+def _tell_rate_limit(headers: MutableHeaders, standing: Standing | None) -> None:
+    """The header fields of the IETF draft (draft-ietf-httpapi-ratelimit-headers-10)."""
+    if standing is not None:
+        headers["RateLimit-Policy"] = f'"requests";q={standing.limit};w={WINDOW_S}'
+        headers["RateLimit"] = f'"requests";r={standing.remaining};t={standing.reset_s}'
 
 
 def _route(scope: Scope) -> str:

@@ -99,7 +99,12 @@ def _running(folder: Path) -> Iterator[Running]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = time.perf_counter()
-    settings = {"MR_DATA_DIR": str(folder / "data"), "MR_DATABASE_URL": url, "MR_LOG_LEVEL": "warning"}
+    settings = {
+        "MR_DATA_DIR": str(folder / "data"),
+        "MR_DATABASE_URL": url,
+        "MR_LOG_LEVEL": "warning",
+        "MR_REQUESTS_PER_MINUTE": "0",
+    }
     command = [sys.executable, "-m", "cli.main", "gateway", "--port", str(port)]
     with subprocess.Popen(command, env={**os.environ, **settings}) as process:
         headers = {"Authorization": f"Bearer {key}"}

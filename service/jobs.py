@@ -1,6 +1,6 @@
 """Jobs as clients see them: submit, read, list, cancel, retry, delete. What a worker does is in `attempts`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Select, case, func, select, update
@@ -41,12 +41,14 @@ def create_job(
     deadline_s: float | None = None,
     idempotency_key: str | None = None,
     max_unfinished: int | None = None,
+    require_room: Callable[[str], object] | None = None,
     retry_of: str | None = None,
 ) -> Job:
     """A queued job; its row is also what the sweeper dispatches from, so no broker is called here.
 
     With an `idempotency_key` that the tenant has used before, the job of that time, or IdempotencyKeyReused where the
     spec differs. The dataset is held until the end of the transaction, so that it cannot be deleted meanwhile.
+    `require_room` is given the kind of a job that is new, and raises where there is no room for what it leaves.
     """
     if dataset_id is not None:
         datasets.hold(session, tenant, dataset_id)
@@ -62,6 +64,8 @@ def create_job(
         unfinished = count_unfinished(session, tenant)
         if unfinished >= max_unfinished:
             raise QuotaExceeded(f"{unfinished} jobs have not ended yet, and {max_unfinished} is the limit")
+    if require_room is not None:
+        require_room(kind)
     job = Job(
         id=new_id("job"),
         tenant=tenant,
@@ -155,7 +159,14 @@ def cancel(session: Session, job_id: str) -> str | None:
     return str(changed.status)
 
 
-def retry(session: Session, tenant: str, job_id: str, *, max_unfinished: int | None = None) -> Job:
+def retry(
+    session: Session,
+    tenant: str,
+    job_id: str,
+    *,
+    max_unfinished: int | None = None,
+    require_room: Callable[[str], object] | None = None,
+) -> Job:
     """A new job with the spec of one that failed or was cancelled; an ended job itself never moves again."""
     job = get_job(session, tenant, job_id)
     if job.status not in ("failed", "cancelled"):
@@ -171,6 +182,7 @@ def retry(session: Session, tenant: str, job_id: str, *, max_unfinished: int | N
         max_attempts=job.max_attempts,
         priority=job.priority,
         max_unfinished=max_unfinished,
+        require_room=require_room,
         retry_of=job.id,
     )
 

@@ -55,6 +55,18 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, le=100, description="Attempts of a job that lost its worker or its memory.")
     max_upload_bytes: int = Field(2048 * MIB, gt=0, description="Largest upload of a dataset or of weights.")
     max_unfinished_jobs: int = Field(1000, ge=1, description="Queued and running jobs that one tenant may have.")
+    max_datasets: int = Field(1000, ge=1, description="Datasets that one tenant may have.")
+    max_backbones: int = Field(200, ge=1, description="Registered backbones that one tenant may have.")
+    max_adapters: int = Field(10000, ge=1, description="Adapters that one tenant may have when it submits a job.")
+    max_stored_bytes: int = Field(
+        102400 * MIB, ge=1, description="Bytes of datasets, backbones and adapters that one tenant may have."
+    )
+    requests_per_minute: int = Field(
+        6000, ge=0, description="Requests with one API key; 0 is no limit. Across gateways where the broker is Redis."
+    )
+    wrong_keys_per_minute: int = Field(
+        60, ge=0, description="Wrong API keys from one address, before it is answered 429; 0 is no limit."
+    )
     max_webhooks: int = Field(20, ge=1, description="Webhooks that one tenant may have.")
     webhook_timeout_s: float = Field(
         10, gt=0, le=60, description="A receiver that has not answered a webhook by then has not taken it."

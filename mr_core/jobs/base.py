@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -29,6 +29,8 @@ class Budget(MethodSpec):
 
 class JobSpec(MethodSpec, ABC):
     """All that determines a job's result. The same JSON is posted, queued, stored and shipped with the adapter."""
+
+    leaves_adapter: ClassVar[bool] = False
 
     kind: str
     dataset: Identifier = Field(description="Id of an uploaded dataset (ds_...).")

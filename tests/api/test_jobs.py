@@ -57,7 +57,7 @@ def test_idempotency_key(client, stand_in):
         ({"input_transform": {"kind": "padding", "size": 1}}, "input_transform.size", "image_size"),
         ({"kind": "rank"}, "kind", "diagnose, reprogram"),
         ({"kind": "distill"}, "kind", "diagnose, reprogram"),
-        ({"label_mapping": {"kind": "bayesian"}}, "label_mapping.kind", "frequent"),
+        ({"label_mapping": {"kind": "astrological"}}, "label_mapping.kind", "frequent"),
         ({"trainer": {"epochs": 3}}, "trainer.kind", "missing"),
         ({"trainer": {"kind": "gradient", "epochs": 0}}, "trainer.epochs", "found 0"),
         ({"trainer": {"kind": "gradient", "epochs": "many"}}, "trainer.epochs", "found 'many'"),

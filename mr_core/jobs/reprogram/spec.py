@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,11 +34,19 @@ class Evaluation(MethodSpec):
 class ReprogramSpec(JobSpec):
     """Train an adapter: an input transform and a label mapping around the frozen backbone."""
 
+    leaves_adapter: ClassVar[bool] = True
     kind: Literal["reprogram"] = "reprogram"
     input_transform: AnyInputTransformSpec = PaddingSpec()
     label_mapping: AnyLabelMappingSpec = IterativeSpec()
     trainer: AnyTrainerSpec = GradientSpec()
     evaluation: Evaluation = Evaluation()
+    repeats: int = Field(
+        1,
+        ge=1,
+        le=20,
+        description="Trainings from the seeds seed, seed + 1, ...: the result has mean and deviation over them, the "
+        "adapter is the one best on validation images. The split into training and validation stays that of `seed`.",
+    )
 
     @model_validator(mode="after")
     def _selection_needs_validation_images(self) -> Self:
