@@ -26,6 +26,10 @@ class InputTransformSpec(MethodSpec, ABC):
     def check(self, canvas_size: int) -> None:
         """SpecError where the transform does not fit a canvas of that side; what can be told without building it."""
 
+    def choices(self, canvas_size: int) -> tuple[InputTransformSpec, ...]:
+        """The transforms among which validation images choose; itself alone where the spec leaves nothing open."""
+        return (self,)
+
     @abstractmethod
     def build(self, canvas: Preprocessing) -> InputTransform:
         """The transform onto the canvas of a backbone; SpecError where it does not fit."""

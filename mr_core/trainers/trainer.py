@@ -44,6 +44,12 @@ class TrainingRun:
     seed: int
     name: str = "training"  # of the checkpoint; rows of metrics of any other run carry it before each key
     max_seconds: float | None = None
+    repeat: tuple[int, int] = (0, 1)  # which of how many trainings of the job this is
+
+    def progress(self, done: int, total: int) -> None:
+        """So many of the images that this training passes are done; the observer hears of all trainings together."""
+        index, repeats = self.repeat
+        self.observer.progress(index * total + done, repeats * total, unit="image")
 
     def report(self, row: Mapping[str, float]) -> None:
         """Hand a row of metrics to the observer; `random_backbone/epoch` is not the job's own epoch."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mr_core.backbones.description import Preprocessing
+from mr_core.errors import SpecError
 from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.input_transforms.fully_connected.spec import FullyConnectedSpec
 from mr_core.input_transforms.padding.spec import PaddingSpec
@@ -37,6 +39,24 @@ class SequenceSpec(InputTransformSpec):
     def check(self, canvas_size: int) -> None:
         for transform, size in zip(self.transforms, self._canvas_sizes(canvas_size)[1:], strict=True):
             transform.check(size)
+
+    def choices(self, canvas_size: int) -> tuple[SequenceSpec, ...]:
+        """Every combination of the steps' choices that fits together."""
+        sizes = self._canvas_sizes(canvas_size)[1:]
+        steps = [transform.choices(size) for transform, size in zip(self.transforms, sizes, strict=True)]
+        return tuple(
+            spec
+            for spec in (self.model_copy(update={"transforms": chosen}) for chosen in product(*steps))
+            if spec.fits(canvas_size)
+        ) or (self,)
+
+    def fits(self, canvas_size: int) -> bool:
+        """Whether `check` has nothing to say."""
+        try:
+            self.check(canvas_size)
+        except SpecError:
+            return False
+        return True
 
     def build(self, canvas: Preprocessing) -> SequenceTransform:
         from mr_core.input_transforms.sequence.transform import SequenceTransform

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from mr_core.adapter import load_adapter
 from mr_core.baselines import frozen_outputs
-from mr_core.datasets.splits import stratified_sample
+from mr_core.datasets.splits import stratified_sample, stratified_split
 from mr_core.errors import DatasetError, KernelError, SpecError
 from mr_core.evaluation import backbone_outputs
 from mr_core.input_transforms.identity.spec import IdentitySpec
@@ -19,6 +19,7 @@ from mr_core.jobs.diagnose.spec import DiagnoseSpec
 from mr_core.jobs.diagnose.verdict import judge
 from mr_core.jobs.outcome import JobOutcome, SpectrumContent
 from mr_core.jobs.preparation import ImageSource, ready_backbone
+from mr_core.jobs.scale import settle_image_size
 from mr_core.jobs.stopwatch import Stopwatch
 from mr_core.ntk.empirical import require_kernel_memory, tangent_kernel
 from mr_core.ntk.memory import MEMORY_CAP_BYTES
@@ -47,7 +48,7 @@ def diagnose(spec: DiagnoseSpec, context: JobContext) -> JobOutcome:
     chosen = _chosen(spec, context)
 
     watch.begin("embedding")
-    model = _model(spec, context)
+    model = _model(spec, context, chosen)
     _require_memory(spec, model, n_samples=len(chosen), n_classes=len(classes))
     source = ImageSource(context, model.backbone)
     sample = source.read(model.input_transform, "train", chosen)
@@ -106,6 +107,7 @@ def diagnose(spec: DiagnoseSpec, context: JobContext) -> JobOutcome:
         "predicted": predicted,
         "verdict": verdict,
         "baselines": baselines,
+        "image_size": model.input_transform.image_size,
         "timing": {"seconds": watch.total(), "phases": watch.phases()},
     }
     groups = {name: {"trace": part.trace} for name, part in kernel.groups.items()}
@@ -138,13 +140,22 @@ def _chosen(spec: DiagnoseSpec, context: JobContext) -> NDArray[np.int64]:
     return stratified_sample(labels, spec.samples, spec.seed)
 
 
-def _model(spec: DiagnoseSpec, context: JobContext) -> ReprogrammedModel:
+def _model(spec: DiagnoseSpec, context: JobContext, chosen: NDArray[np.int64]) -> ReprogrammedModel:
     """The untrained model of the spec, or that of its adapter, on the job's device."""
     classes = context.dataset.classes
     if spec.adapter is None:
         backbone = ready_backbone(context, spec.backbone, spec.input_transform)
-        transform = spec.input_transform.build(backbone.preprocessing)
-        model = ReprogrammedModel(transform, backbone, spec.label_mapping.build(backbone, classes))
+        kept, held_out = stratified_split(context.dataset.labels("train")[chosen], 1 / N_FOLDS, spec.seed)
+        transform, _ = settle_image_size(
+            spec.input_transform,
+            spec.label_mapping,
+            context,
+            backbone,
+            train=chosen[kept],
+            validation=chosen[held_out],
+        )
+        mapping = spec.label_mapping.build(backbone, classes)
+        model = ReprogrammedModel(transform.build(backbone.preprocessing), backbone, mapping)
     else:
         if context.adapter is None:
             raise SpecError(f"the job was not given the files of {spec.adapter}", param="adapter")

@@ -1,6 +1,7 @@
 """Trains an adapter and judges it beside all baselines."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,23 +11,22 @@ from numpy.typing import NDArray
 from mr_core import baselines
 from mr_core.adapter import save_adapter
 from mr_core.backbones.backbone import Backbone
-from mr_core.backbones.description import RANDOM_PREFIX, Output
 from mr_core.backbones.weights import state_sha256
-from mr_core.baselines import FrozenOutputs, Part, brief_metrics
-from mr_core.datasets.splits import stratified_split
+from mr_core.baselines import FrozenOutputs
 from mr_core.evaluation import evaluate, predict_logits
-from mr_core.input_transforms.identity.spec import IdentitySpec
 from mr_core.jobs.context import JobContext
 from mr_core.jobs.outcome import Artifact, JobOutcome
-from mr_core.jobs.preparation import ImageSource, ready_backbone
+from mr_core.jobs.preparation import ready_backbone
+from mr_core.jobs.reprogram.parts import frozen_outputs, places_of, read_parts, training_positions
 from mr_core.jobs.reprogram.spec import ReprogramSpec
+from mr_core.jobs.reprogram.training import best_of, random_control, seed_statistics, train_repeats, untrained_model
 from mr_core.jobs.reprogram.verdict import judge
+from mr_core.jobs.scale import settle_image_size
 from mr_core.jobs.stopwatch import Stopwatch
 from mr_core.label_mappings.text.spec import TextSpec
 from mr_core.plots import reprogram_artifacts
 from mr_core.provenance import provenance
 from mr_core.reprogrammed import ReprogrammedModel
-from mr_core.trainers.trainer import LabelledImages, TrainingHistory, TrainingRun
 
 _SHOWN_MAPPING_ROWS = 40
 
@@ -39,16 +39,22 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
     watch.begin("embedding")
     backbone = ready_backbone(context, spec.backbone, spec.input_transform)
     before = state_sha256(backbone)
-    model = _untrained(spec, backbone, classes).to(context.device)
-    parts = _parts(spec, context, model)
-    frozen = _frozen_outputs(spec, context, backbone)
-    scores = _baselines(spec, context, backbone, frozen)
+    places = places_of(spec, context)
+    train, validation = training_positions(places, context)
+    settled, scales = settle_image_size(
+        spec.input_transform, spec.label_mapping, context, backbone, train=train, validation=validation
+    )
+    spec = spec.model_copy(update={"input_transform": settled})
+    parts = read_parts(places, context, backbone, untrained_model(spec, backbone, context).input_transform)
+    scores = _baselines(spec, context, backbone, frozen_outputs(places, context, backbone))
 
     watch.begin("training")
-    history = _train(spec, context, model, parts)
-    trained_images = len(history.rows) * len(parts["train"])
+    trained = train_repeats(spec, context, backbone, parts)
+    trained_images = sum(len(one.history.rows) for one in trained) * len(parts["train"])
     training_s = watch.seconds("training")
-    scores["random_backbone"] = _random_control(spec, context)
+    scores["random_backbone"] = random_control(spec, context, places)
+    chosen = best_of(trained)
+    model, history = chosen.model, chosen.history
 
     watch.begin("evaluating")
     metrics: dict[str, Any] = {"validation": None, "test": None}
@@ -77,49 +83,16 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
             "phases": watch.phases(),
         },
         "training": {"epochs": len(history.rows), "kept_epoch": history.kept_epoch,
-                     "stopped_by_budget": history.stopped_by_budget},
+                     "stopped_by_budget": history.stopped_by_budget, "stopped_early": history.stopped_early},
+        "seeds": seed_statistics(trained, chosen),
+        "image_size": {"chosen": model.input_transform.image_size,
+                       "tried": None if scales is None else [asdict(scale) for scale in scales]},
         "trainable_parameters": sum(parameter.numel() for parameter in model.adapter_parameters()),
         "backbone_unchanged": True,
     }  # fmt: skip
     return JobOutcome(
-        result=result, adapter=adapter, artifacts=_artifacts(spec, model, result, history, classes, record)
+        result=result, adapter=adapter, artifacts=_artifacts(spec, model, result, history.rows, classes, record)
     )
-
-
-def _untrained(spec: ReprogramSpec, backbone: Backbone, classes: tuple[str, ...]) -> ReprogrammedModel:
-    return ReprogrammedModel(
-        spec.input_transform.build(backbone.preprocessing), backbone, spec.label_mapping.build(backbone, classes)
-    )
-
-
-def _split(spec: ReprogramSpec, context: JobContext) -> dict[Part, tuple[Any, NDArray[np.int64] | None]]:
-    """Which images of which split each part holds; parts without images are left out."""
-    labels = context.dataset.labels("train")
-    fraction = spec.evaluation.validation_fraction
-    parts: dict[Part, tuple[Any, NDArray[np.int64] | None]] = {"train": ("train", None)}
-    if fraction > 0:
-        kept, held_out = stratified_split(labels, fraction, spec.seed)
-        parts = {"train": ("train", kept), "validation": ("train", held_out)}
-    if context.dataset.n("test"):
-        parts["test"] = ("test", None)
-    return parts
-
-
-def _parts(spec: ReprogramSpec, context: JobContext, model: ReprogrammedModel) -> dict[Part, LabelledImages]:
-    source = ImageSource(context, model.backbone)
-    return {
-        part: source.read(model.input_transform, split, indices)
-        for part, (split, indices) in _split(spec, context).items()
-    }
-
-
-def _frozen_outputs(spec: ReprogramSpec, context: JobContext, backbone: Backbone) -> FrozenOutputs:
-    """What the frozen backbone gives for the images alone: all that the baselines read."""
-    alone = IdentitySpec().build(backbone.preprocessing)
-    source = ImageSource(context, backbone)
-    images = {part: source.read(alone, split, indices) for part, (split, indices) in _split(spec, context).items()}
-    names: tuple[Output, ...] = backbone.available_outputs
-    return baselines.frozen_outputs(backbone, alone, images, names, device=context.device, observer=context.observer)
 
 
 def _baselines(
@@ -140,50 +113,11 @@ def _baselines(
     }
 
 
-def _train(
-    spec: ReprogramSpec,
-    context: JobContext,
-    model: ReprogrammedModel,
-    parts: Mapping[Part, LabelledImages],
-    *,
-    name: str = "training",
-) -> TrainingHistory:
-    return spec.trainer.build().train(
-        model,
-        TrainingRun(
-            train=parts["train"],
-            validation=parts.get("validation"),
-            observer=context.observer,
-            device=context.device,
-            seed=spec.seed,
-            name=name,
-            max_seconds=spec.budget.max_seconds,
-        ),
-    )
-
-
-def _random_control(spec: ReprogramSpec, context: JobContext) -> dict[str, Any] | None:
-    """The same adapter trained on the same architecture with random weights, where the spec asks for it."""
-    if not spec.evaluation.random_backbone or spec.backbone.startswith(RANDOM_PREFIX):
-        return None
-    context.observer.message("training the same adapter on a random backbone, as a control")
-    backbone = ready_backbone(context, RANDOM_PREFIX + spec.backbone, spec.input_transform)
-    model = _untrained(spec, backbone, context.dataset.classes).to(context.device)
-    parts = _parts(spec, context, model)
-    _train(spec, context, model, parts, name="random_backbone")
-    scores: dict[str, Any] = {"validation": None, "test": None}
-    for part in ("validation", "test"):
-        if part in parts:
-            logits = predict_logits(model, parts[part], context.device, observer=context.observer)
-            scores[part] = brief_metrics(logits, parts[part].labels)
-    return scores
-
-
 def _artifacts(
     spec: ReprogramSpec,
     model: ReprogrammedModel,
     result: Mapping[str, Any],
-    history: TrainingHistory,
+    history: list[dict[str, float]],
     classes: tuple[str, ...],
     record: Mapping[str, Any],
 ) -> list[Artifact]:
@@ -193,7 +127,7 @@ def _artifacts(
     confusion = (result["metrics"][part] or {"confusion": np.zeros((len(classes),) * 2)})["confusion"]
     return reprogram_artifacts(
         result=result,
-        history=history.rows,
+        history=history,
         frame=picture.permute(1, 2, 0).cpu().numpy() if picture is not None else None,
         mapping=rows,
         mapping_rows=names,

@@ -112,7 +112,7 @@ class GradientTrainer(Trainer):
             state.batch += 1
             state.loss_sum += loss * len(indices)
             seen = state.epoch * len(order) + start + len(indices)
-            run.observer.progress(seen, self._spec.epochs * len(order), unit="image")
+            run.progress(seen, self._spec.epochs * len(order))
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
                 state.seconds = time.monotonic() - started
                 save_training(run, model, optimizer, state, kept)

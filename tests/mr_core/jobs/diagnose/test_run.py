@@ -83,7 +83,7 @@ def test_result_has_the_shape_that_clients_rely_on(run):
     outcome = run(observer=observer, draw=True)
     result = outcome.result
     assert observer.phases == ["embedding", "diagnosing"]
-    assert set(result) == {"spectrum", "predicted", "verdict", "baselines", "timing"}
+    assert set(result) == {"spectrum", "predicted", "verdict", "baselines", "image_size", "timing"}
     assert set(result["spectrum"]) == SPECTRUM_KEYS
     assert (result["spectrum"]["n_samples"], result["spectrum"]["n_classes"]) == (24, 3)
     assert result["spectrum"]["n_parameters"] == 3 * (144 - 16)

@@ -108,6 +108,69 @@ def test_an_interrupted_run_ends_with_the_same_bytes(archive):
     assert whole.result["baselines"]["random_backbone"]["test"]["accuracy"] <= 1
 
 
+def test_several_seeds_and_an_open_image_size(archive):
+    spec = SPEC | {
+        "input_transform": {"kind": "padding", "image_size": "auto"},
+        "trainer": {"kind": "gradient", "epochs": 1, "batch_size": 32},
+        "repeats": 2,
+        "seed": 5,
+    }
+    outcome = run(JobSpec.parse(spec), archive)
+    result = outcome.result
+    tried = result["image_size"]["tried"]
+    assert [scale["image_size"] for scale in tried] == [24, 36, 48, 60, 72, 84]
+    best = max(tried, key=lambda scale: (scale["validation_accuracy"], scale["image_size"]))
+    assert result["image_size"]["chosen"] == best["image_size"]
+    config = json.loads(outcome.adapter.config)
+    assert config["spec"]["input_transform"]["image_size"] == best["image_size"]  # settled: the adapter builds alone
+    seeds = result["seeds"]
+    assert seeds["n"] == 2
+    for part in ("validation", "test"):
+        first, second = seeds[part]["accuracy"]
+        assert seeds[part]["mean"] == pytest.approx((first + second) / 2)
+        assert seeds[part]["deviation"] == pytest.approx(abs(first - second) / 2**0.5)
+    kept = seeds["adapter"] - 5
+    assert seeds["validation"]["accuracy"][kept] == max(seeds["validation"]["accuracy"])
+    assert result["metrics"]["test"]["accuracy"] == seeds["test"]["accuracy"][kept]
+
+
+def test_an_open_image_size_needs_validation_images(archive):
+    spec = SPEC | {
+        "input_transform": {"kind": "padding", "image_size": "auto"},
+        "trainer": {"kind": "gradient", "epochs": 1, "selection": "last"},
+        "evaluation": {"validation_fraction": 0},
+    }
+    with pytest.raises(SpecError, match="chosen on validation images, and there are none"):
+        run(JobSpec.parse(spec), archive)
+
+
+@pytest.mark.parametrize(
+    ("transform", "mapping"),
+    [
+        ({"kind": "watermark", "width": 10}, {"kind": "linear", "start": "probe"}),
+        ({"kind": "sequence"}, {"kind": "bayesian_plus", "top_k": "validation"}),
+    ],
+    ids=["watermark-probe", "sequence-bayesian"],
+)
+def test_other_methods_end_in_an_adapter_that_loads(archive, transform, mapping):
+    spec = SPEC | {
+        "input_transform": transform,
+        "label_mapping": mapping,
+        "trainer": {"kind": "gradient", "epochs": 1, "batch_size": 32, "learning_rate": 0.001},
+    }
+    outcome = run(JobSpec.parse(spec), archive)
+    if mapping["kind"] == "linear":  # begins as the probe, on images that fill the canvas
+        probe = outcome.result["baselines"]["linear_probe"]["validation"]["accuracy"]
+        assert outcome.result["metrics"]["validation"]["accuracy"] >= probe - 0.1
+    classifier = load_adapter(zip_adapter(outcome.adapter))
+    right = 0
+    with zipfile.ZipFile(archive) as images:
+        names = [name for name in images.namelist() if name.startswith("test/")]
+        for name, prediction in zip(names, classifier.predict([images.read(name) for name in names]), strict=True):
+            right += prediction.label == name.split("/")[1]
+    assert right / len(names) == pytest.approx(outcome.result["metrics"]["test"]["accuracy"])
+
+
 def test_refuses_what_cannot_be(archive):
     too_large = SPEC | {"input_transform": {"kind": "padding", "image_size": 96}}
     with pytest.raises(SpecError, match="leaves no frame"):

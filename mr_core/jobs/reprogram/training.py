@@ -1,0 +1,116 @@
+"""The trainings of a job: one a seed, and the control on a random backbone."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mr_core.backbones.backbone import Backbone
+from mr_core.backbones.description import RANDOM_PREFIX
+from mr_core.baselines import Part, Scores, brief_metrics
+from mr_core.evaluation import predict_logits
+from mr_core.jobs.context import JobContext
+from mr_core.jobs.preparation import ready_backbone
+from mr_core.jobs.reprogram.parts import Places, read_parts
+from mr_core.jobs.reprogram.spec import ReprogramSpec
+from mr_core.reprogrammed import ReprogrammedModel
+from mr_core.trainers.trainer import LabelledImages, TrainingHistory, TrainingRun
+
+Parts = Mapping[Part, LabelledImages]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training: its seed, model and history; accuracy and loss by part where they were asked for."""
+
+    seed: int
+    model: ReprogrammedModel
+    history: TrainingHistory
+    scores: Scores | None = None
+
+
+def untrained_model(spec: ReprogramSpec, backbone: Backbone, context: JobContext) -> ReprogrammedModel:
+    """The spec's model before training, on the job's device."""
+    mapping = spec.label_mapping.build(backbone, context.dataset.classes)
+    return ReprogrammedModel(spec.input_transform.build(backbone.preprocessing), backbone, mapping).to(context.device)
+
+
+def train_repeats(spec: ReprogramSpec, context: JobContext, backbone: Backbone, parts: Parts) -> list[Trained]:
+    """A training a seed, in order; of a single one the scores are left to the job's evaluation."""
+    if spec.repeats == 1:
+        return [_train(spec, context, backbone, parts, seed=spec.seed)]
+    trained = []
+    for index in range(spec.repeats):
+        one = _train(spec, context, backbone, parts, seed=spec.seed + index, repeat=(index, spec.repeats))
+        scores = _scores(one.model, parts, context)
+        trained.append(Trained(one.seed, one.model, one.history, scores))
+    return trained
+
+
+def best_of(trained: Sequence[Trained]) -> Trained:
+    """The highest validation accuracy; the first seed on a tie, or where there are no validation images."""
+
+    def validation_accuracy(one: Trained) -> float:
+        validation = one.scores["validation"] if one.scores is not None else None
+        return validation["accuracy"] if validation is not None else 0.0
+
+    return max(trained, key=validation_accuracy)
+
+
+def seed_statistics(trained: Sequence[Trained], chosen: Trained) -> dict[str, Any] | None:
+    """Accuracy over the seeds: each, mean and sample standard deviation; None of a single training."""
+    if len(trained) == 1:
+        return None
+    summary: dict[str, Any] = {"n": len(trained), "adapter": chosen.seed}
+    for part in ("validation", "test"):
+        scores = [one.scores[part] for one in trained if one.scores is not None and one.scores[part] is not None]
+        accuracies = [score["accuracy"] for score in scores]
+        summary[part] = None
+        if accuracies:
+            mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
+            summary[part] = {"accuracy": accuracies, "mean": mean, "deviation": deviation}
+    return summary
+
+
+def random_control(spec: ReprogramSpec, context: JobContext, places: Places) -> Scores | None:
+    """The same adapter trained on the same architecture with random weights, where the spec asks for it."""
+    if not spec.evaluation.random_backbone or spec.backbone.startswith(RANDOM_PREFIX):
+        return None
+    context.observer.message("training the same adapter on a random backbone, as a control")
+    backbone = ready_backbone(context, RANDOM_PREFIX + spec.backbone, spec.input_transform)
+    parts = read_parts(places, context, backbone, spec.input_transform.build(backbone.preprocessing))
+    control = _train(spec, context, backbone, parts, seed=spec.seed, name="random_backbone")
+    return _scores(control.model, parts, context)
+
+
+def _train(
+    spec: ReprogramSpec,
+    context: JobContext,
+    backbone: Backbone,
+    parts: Parts,
+    *,
+    seed: int,
+    name: str | None = None,
+    repeat: tuple[int, int] = (0, 1),
+) -> Trained:
+    model = untrained_model(spec, backbone, context)
+    run = TrainingRun(
+        train=parts["train"],
+        validation=parts.get("validation"),
+        observer=context.observer,
+        device=context.device,
+        seed=seed,
+        name=name or ("training" if repeat[0] == 0 else f"seed_{seed}"),
+        max_seconds=spec.budget.max_seconds,
+        repeat=repeat,
+    )
+    return Trained(seed, model, spec.trainer.build().train(model, run))
+
+
+def _scores(model: ReprogrammedModel, parts: Parts, context: JobContext) -> Scores:
+    scores: Scores = {"validation": None, "test": None}
+    for part in ("validation", "test"):
+        if part in parts:
+            logits = predict_logits(model, parts[part], context.device, observer=context.observer)
+            scores[part] = brief_metrics(logits, parts[part].labels)
+    return scores
