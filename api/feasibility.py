@@ -15,7 +15,7 @@ from mr_core.backbones.description import MINI_CLIP, RANDOM_PREFIX
 from mr_core.backbones.identifiers import describe
 from mr_core.errors import SpecError
 from mr_core.input_transforms.base import InputTransformSpec
-from mr_core.job_spec import JobSpec
+from mr_core.job_spec import AroundBackbone, JobSpec
 from mr_core.label_mappings.base import LabelMappingSpec
 from service import adapters, backbones
 from service.models import Dataset
@@ -33,12 +33,13 @@ class KnownBackbone:
 
 def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Dataset) -> None:
     """SpecError (or BackboneError, NotFound) naming the part of the spec that cannot work."""
-    backbone = known_backbone(session, tenant, spec.backbone)
     adapter_id = getattr(spec, "adapter", None)
     if adapter_id is not None:
         _check_adapter(adapters.get(session, tenant, adapter_id).config, spec, dataset)
-    _check_input_transform(getattr(spec, "input_transform", None), backbone)
-    _check_label_mapping(getattr(spec, "label_mapping", None), backbone, n_targets=len(dataset.classes))
+    if isinstance(spec, AroundBackbone):
+        backbone = known_backbone(session, tenant, spec.backbone)
+        _check_input_transform(getattr(spec, "input_transform", None), backbone)
+        _check_label_mapping(getattr(spec, "label_mapping", None), backbone, n_targets=len(dataset.classes))
     _check_samples(spec, dataset)
 
 
@@ -98,6 +99,9 @@ def _check_label_mapping(mapping: LabelMappingSpec | None, backbone: KnownBackbo
 
 def _check_samples(spec: JobSpec, dataset: Dataset) -> None:
     n_classes, n_train = len(dataset.classes), int(dataset.splits.get("train", 0))
+    split = getattr(spec, "split", None)
+    if split is not None and not dataset.splits.get(split):
+        raise SpecError(f"the dataset has no {split} images", param="split")
     samples = getattr(spec, "samples", None)
     if samples is not None and samples < n_classes:
         raise SpecError(f"{samples} samples cannot cover {n_classes} classes", param="samples")
@@ -111,6 +115,11 @@ def _check_samples(spec: JobSpec, dataset: Dataset) -> None:
 
 
 def _check_adapter(config: dict[str, Any], spec: JobSpec, dataset: Dataset) -> None:
+    if not isinstance(spec, AroundBackbone):
+        unknown = [name for name in dataset.classes if name not in config["classes"]]
+        if unknown:
+            raise SpecError(f"the adapter does not know the classes {', '.join(unknown[:5])}", param="adapter")
+        return
     trained_on = config.get("backbone")
     trained_id = trained_on.get("id") if isinstance(trained_on, dict) else trained_on
     if trained_id is not None and trained_id != spec.backbone:

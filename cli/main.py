@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str | None]] = {
     "up": ("cli.up", "start the whole service on this machine"),
     "demo": ("cli.demo", "run the main job on a service of its own, and leave demo-output/"),
     "submit": ("cli.submit", "submit a job from a JSON file"),
+    "evaluate": ("cli.submit", "judge an adapter on another dataset"),
     "diagnose": ("cli.submit", "say before training how well a backbone would serve a dataset"),
     "reprogram": ("cli.submit", "train an adapter"),
     "jobs": ("cli.jobs", "list jobs"),

@@ -27,6 +27,16 @@ class Budget(MethodSpec):
     )
 
 
+class AroundBackbone(MethodSpec):
+    """What the kinds share that begin with a backbone of the client's choice."""
+
+    backbone: Identifier = Field(
+        MINI_CLIP,
+        description="builtin/mini-clip, timm:<name>, open_clip:<arch>/<tag>, torchvision:<name>/<weights>, bb_..., "
+        "or random:<any of these>.",
+    )
+
+
 class JobSpec(MethodSpec, ABC):
     """All that determines a job's result. The same JSON is posted, queued, stored and shipped with the adapter."""
 
@@ -34,11 +44,6 @@ class JobSpec(MethodSpec, ABC):
 
     kind: str
     dataset: Identifier = Field(description="Id of an uploaded dataset (ds_...).")
-    backbone: Identifier = Field(
-        MINI_CLIP,
-        description="builtin/mini-clip, timm:<name>, open_clip:<arch>/<tag>, torchvision:<name>/<weights>, bb_..., "
-        "or random:<any of these>.",
-    )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto is gpu where a gpu worker is alive.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of every random choice.")
     budget: Budget = Budget()

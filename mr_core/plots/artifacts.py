@@ -66,6 +66,11 @@ def diagnose_artifacts(
     return [*pictures, Artifact("report.html", "text/html", report.encode())]
 
 
+def evaluate_artifacts(*, classes: Sequence[str], confusion: NDArray[np.integer]) -> list[Artifact]:
+    """The confusion `(c, c)` of an evaluation, true classes down."""
+    return _rendered({"confusion": confusion_figure(confusion, classes)})
+
+
 def _rendered(figures: Mapping[str, Figure]) -> list[Artifact]:
     return [
         Artifact(f"plots/{name}.{form}", MEDIA_TYPES[form], render(figure, form))

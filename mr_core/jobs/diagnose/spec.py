@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mr_core.input_transforms import AnyInputTransformSpec
 from mr_core.input_transforms.padding.spec import PaddingSpec
-from mr_core.jobs.base import Identifier, JobSpec
+from mr_core.jobs.base import AroundBackbone, Identifier, JobSpec
 from mr_core.label_mappings import AnyLabelMappingSpec
 from mr_core.label_mappings.iterative.spec import IterativeSpec
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mr_core.jobs.outcome import JobOutcome
 
 
-class DiagnoseSpec(JobSpec):
+class DiagnoseSpec(AroundBackbone, JobSpec):
     """The tangent kernel of the reprogrammed model: spectrum, predicted accuracy and curve, verdict. No training."""
 
     kind: Literal["diagnose"] = "diagnose"

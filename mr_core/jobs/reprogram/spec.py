@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mr_core.input_transforms import AnyInputTransformSpec
 from mr_core.input_transforms.padding.spec import PaddingSpec
-from mr_core.jobs.base import JobSpec
+from mr_core.jobs.base import AroundBackbone, JobSpec
 from mr_core.label_mappings import AnyLabelMappingSpec
 from mr_core.label_mappings.iterative.spec import IterativeSpec
 from mr_core.registry import MethodSpec
@@ -31,7 +31,7 @@ class Evaluation(MethodSpec):
     )
 
 
-class ReprogramSpec(JobSpec):
+class ReprogramSpec(AroundBackbone, JobSpec):
     """Train an adapter: an input transform and a label mapping around the frozen backbone."""
 
     leaves_adapter: ClassVar[bool] = True
