@@ -34,7 +34,7 @@ TENANT_SLOTS: Final = 4
 
 _LEASE_BEYOND_TIMEOUT_S: Final = 30.0
 _GROWTH: Final = 3.0
-_JITTER: Final = 0.2
+_JITTER: Final = 0.25
 _MAX_ANSWER_BYTES: Final = 65_536
 _BATCH: Final = 1000
 _GONE: Final = 410
@@ -255,11 +255,11 @@ def settle(session: Session, claimed: Claimed, outcome: Outcome, settings: Setti
 
 
 def back_off_s(attempt: int, retry_after_s: float, settings: Settings) -> float:
-    """Seconds from an attempt (the first is 1) to the next: three times the last, spread a little, or as asked for."""
+    """Seconds from an attempt (the first is 1) to the next: three times the last, somewhat spread, or as asked for."""
     longest = settings.webhook_backoff_max_s
     regular = min(longest, settings.webhook_backoff_s * _GROWTH ** (attempt - 1))
-    jittered = regular * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads load, guards nothing
-    return max(jittered, min(retry_after_s, longest))
+    spread = random.uniform(1 - _JITTER, 1)  # noqa: S311 - spreads load, guards nothing
+    return max(regular * spread, min(retry_after_s, longest))
 
 
 def delete_old(database: Database, *, older_than_s: float) -> int:

@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     webhook_timeout_s: float = Field(
         10, gt=0, le=60, description="A receiver that has not answered a webhook by then has not taken it."
     )
-    webhook_attempts: int = Field(12, ge=1, le=100, description="Attempts of a delivery before it has failed.")
+    webhook_attempts: int = Field(13, ge=1, le=100, description="Attempts of a delivery before it has failed.")
     webhook_backoff_s: float = Field(
         5, gt=0, description="Time between the first two attempts of a delivery; each later one is three times as long."
     )

@@ -103,8 +103,10 @@ def redeliver(session: Session, tenant: str, webhook_id: str, delivery_id: str) 
     """
     webhook = _enabled(session, tenant, webhook_id)
     is_leased = WebhookDelivery.lease_until > func.clock_timestamp()
-    query = select(WebhookDelivery, is_leased).filter_by(webhook_id=webhook.id, id=delivery_id).with_for_update()
-    found = session.execute(query).one_or_none()
+    query = select(WebhookDelivery, is_leased).where(
+        WebhookDelivery.webhook_id == webhook.id, WebhookDelivery.id == delivery_id
+    )
+    found = session.execute(query.with_for_update()).one_or_none()
     if found is None:
         raise NotFound(f"there is no delivery {delivery_id} of {webhook_id}")
     if found[1]:

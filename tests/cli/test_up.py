@@ -7,6 +7,7 @@ import pytest
 from cli import up
 from cli.main import main
 from service import predictor_launch
+from service.settings import load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +71,18 @@ def test_the_address_is_one_that_clients_can_use(host, expected):
     with socket.socket() as listener:
         listener.bind((host, 0))
         assert up._address(listener) == f"http://{expected}:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("host", "variable", "expected"),
+    [("127.0.0.1", None, "true"), ("0.0.0.0", None, None), ("127.0.0.1", "false", None), ("0.0.0.0", "true", None)],
+)
+def test_webhooks_may_lead_to_this_machine_where_only_it_can_ask(host, variable, expected, tmp_path, monkeypatch):
+    """What the environment says goes first: the parts inherit it."""
+    if variable is not None:
+        monkeypatch.setenv("MR_ALLOW_LOOPBACK_URLS", variable)
+    settings = load_settings(data_dir=tmp_path, host=host)
+    with socket.socket() as listener:
+        listener.bind((host, 0))
+        service = up._Service(settings, listener, listener.fileno())
+    assert service._variables.get("MR_ALLOW_LOOPBACK_URLS") == expected

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from sqlalchemy import text
 
 from service import attempts, datasets, events, jobs
 from service.errors import (
@@ -223,3 +224,23 @@ def test_dataset_is_deleted_or_used_but_not_both(database: Database) -> None:
         for thread in threads:
             thread.join()
         assert len(outcomes) == 1
+
+
+def test_jobs_are_found_by_metadata_through_an_index(database: Database) -> None:
+    many = """
+        INSERT INTO jobs (id, tenant, kind, spec, queue, metadata)
+            SELECT 'job_' || n, 'a', 'diagnose', '{}', 'cpu', jsonb_build_object('run', n::text)
+            FROM generate_series(1, 5000) n
+    """
+    with database.session() as session:
+        session.execute(text(many))
+    with database.session() as session:
+        session.execute(text("ANALYZE jobs"))
+        found, _ = jobs.list_jobs(session, "a", metadata={"run": "77"})
+        listed = (
+            "EXPLAIN SELECT * FROM jobs WHERE tenant = 'a' AND kind <> 'validate_dataset'"
+            " AND metadata @> CAST(:wanted AS jsonb) ORDER BY created_at DESC, id DESC LIMIT 21"
+        )
+        plan = " ".join(session.scalars(text(listed), {"wanted": '{"run": "77"}'}))
+    assert [job.id for job in found] == ["job_77"]
+    assert "jobs_by_metadata" in plan
