@@ -55,8 +55,8 @@ def test_idempotency_key(client, stand_in):
         ({"colour": "red"}, "colour", "allowed: "),
         ({"trainer": {"kind": "gradient", "lr": 1}}, "trainer.lr", "learning_rate"),
         ({"input_transform": {"kind": "padding", "size": 1}}, "input_transform.size", "image_size"),
-        ({"kind": "rank"}, "kind", "diagnose, reprogram"),
-        ({"kind": "distill"}, "kind", "diagnose, reprogram"),
+        ({"kind": "rank"}, "kind", "diagnose, evaluate, reprogram"),
+        ({"kind": "distill"}, "kind", "diagnose, evaluate, reprogram"),
         ({"label_mapping": {"kind": "astrological"}}, "label_mapping.kind", "frequent"),
         ({"trainer": {"epochs": 3}}, "trainer.kind", "missing"),
         ({"trainer": {"kind": "gradient", "epochs": 0}}, "trainer.epochs", "found 0"),
@@ -208,3 +208,15 @@ def test_spec_round_trips(client, stand_in):
         client.post("/v1/jobs", content=json.dumps(spec), headers={"Content-Type": "application/json"}).status_code
         == 201
     )
+
+
+def test_an_evaluation_is_refused_where_the_adapter_lacks_a_class(client, stand_in):
+    adapter = stand_in.finish(stand_in.claim(stand_in.job()), adapter=b"adapter")  # knows cat and dog
+    spec = {"kind": "evaluate", "adapter": adapter}
+    some = client.post("/v1/jobs?dry_run=true", json=spec | {"dataset": stand_in.dataset(("cat", "dog"))})
+    assert some.status_code == 200
+    other = client.post("/v1/jobs", json=spec | {"dataset": stand_in.dataset(("cat", "eel"))})
+    assert (other.status_code, other.json()["param"]) == (422, "adapter")
+    assert "does not know the classes eel" in other.json()["detail"]
+    unknown = client.post("/v1/jobs", json=spec | {"adapter": "ad_none", "dataset": stand_in.dataset()})
+    assert unknown.status_code in (404, 422)
