@@ -73,6 +73,7 @@ async def create_backbone(request: Request, response: Response, parts: PartsOf, 
         fields = _fields(form.texts)
         answer = await run_sync(_register, parts, caller, writer, fields)
     parts.prometheus.uploaded(writer.size_bytes)
+    parts.usage.count(caller, uploads=1, uploaded_bytes=writer.size_bytes)
     response.headers["Location"] = f"/v1/backbones/{answer.id}"
     return answer
 

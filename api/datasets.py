@@ -75,6 +75,7 @@ async def create_dataset(request: Request, response: Response, parts: PartsOf, c
         name, modality = _fields(form)
         answer = await run_sync(_keep, parts, caller, writer, name, modality)
     parts.prometheus.uploaded(answer.size_bytes)
+    parts.usage.count(caller, uploads=1, uploaded_bytes=answer.size_bytes)
     response.headers["Location"] = f"/v1/datasets/{answer.id}"
     return answer
 
@@ -100,6 +101,7 @@ def _keep(parts: Parts, caller: Caller, writer: BlobWriter, name: str, modality:
                 sha256=blob.sha256,
                 size_bytes=blob.size_bytes,
                 max_attempts=parts.settings.max_attempts,
+                key_id=caller.key_id,
             )
             return DatasetAnswer.of(row)
     except QuotaExceeded:  # others of the tenant have taken the room meanwhile

@@ -22,6 +22,7 @@ from service.keys import Caller, Scope
 from service.rate_limits import WINDOW_S, RateLimiter, Standing
 from service.session import Database
 from service.settings import Settings
+from service.usage import UsageMeter
 
 MAX_PAGE = 200
 _bearer = HTTPBearer(auto_error=False, bearerFormat="mr_<id>_<secret>", description="An API key.")
@@ -37,6 +38,7 @@ class Parts:
     listener: Listener
     prometheus: Prometheus
     rate_limiter: RateLimiter
+    usage: UsageMeter
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def authenticate(
         standing = request.state.rate_limit = limiter.hit("requests", caller.key_id, settings.requests_per_minute)
         if standing.is_exceeded:
             raise _rate_limited(f"more than {standing.limit} requests came with this API key", standing)
+    parts.usage.count(caller, requests=1)
     return caller
 
 

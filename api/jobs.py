@@ -86,6 +86,7 @@ def create_job(
         idempotency_key=idempotency_key,
         max_unfinished=parts.settings.max_unfinished_jobs,
         require_room=partial(_require_room, session, parts, caller),
+        key_id=caller.key_id,
     )
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobAnswer.of(job)
@@ -149,6 +150,7 @@ def retry_job(job_id: str, response: Response, session: SessionOf, parts: PartsO
         job_id,
         max_unfinished=parts.settings.max_unfinished_jobs,
         require_room=partial(_require_room, session, parts, caller),
+        key_id=caller.key_id,
     )
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobAnswer.of(job)

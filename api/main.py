@@ -18,6 +18,7 @@ from api import (
     methods,
     predictions,
     results,
+    usage,
     webhooks,
 )
 from api.body_limits import BodyLimits
@@ -31,6 +32,7 @@ from service.events import EVENTS_CHANNEL, Listener
 from service.rate_limits import RateLimiter
 from service.session import open_database
 from service.settings import Settings
+from service.usage import UsageMeter
 
 _UPLOADS = frozenset({"/v1/datasets", "/v1/backbones"})
 _FORM_BYTES = 4 << 20  # what the fields beside an uploaded file may take
@@ -44,9 +46,11 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         parts.listener.start()
+        parts.usage.start()
         try:
             yield
         finally:
+            parts.usage.stop()
             parts.listener.stop()
             parts.database.dispose()
 
@@ -73,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         predictions,
         webhooks,
         api_keys,
+        usage,
     ):
         app.include_router(module.router)
     errors.install(app)
@@ -96,4 +101,5 @@ def _parts(settings: Settings) -> Parts:
         listener=Listener(database, EVENTS_CHANNEL),
         prometheus=Prometheus(),
         rate_limiter=RateLimiter(settings.broker_url),
+        usage=UsageMeter(database),
     )

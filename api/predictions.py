@@ -93,6 +93,7 @@ async def predict_images(
     answer = await run_sync(
         lambda: predict(parts.settings, adapter=adapter_id, tenant=caller.tenant, images=named, top_k=top_k)
     )
+    parts.usage.count(caller, predictions=1, predicted_images=len(named))
     return _answer(adapter_id, sha256, answer)
 
 

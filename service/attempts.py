@@ -8,12 +8,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, case, cast, func, literal, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Float,
+    Text,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from mr_core.errors import JobCancelled
-from service import datasets, events
+from service import datasets, ended_attempts, events
 from service.errors import OUT_OF_MEMORY, RETRYABLE, Fenced
 from service.models import Job, StoredCheckpoint
 
@@ -160,6 +173,12 @@ def load_checkpoint(session: Session, claim: Claim, name: str) -> StoredCheckpoi
     return session.get(StoredCheckpoint, (claim.job_id, name))
 
 
+def record_memory(session: Session, claim: Claim, peak_bytes: int) -> None:
+    """Note in the attempt's entry how much memory its process held at most."""
+    entry = cast(["-1", "peak_memory_bytes"], ARRAY(Text))
+    _write(session, claim, attempts=func.jsonb_set(Job.attempts, entry, func.to_jsonb(cast(peak_bytes, BigInteger))))
+
+
 def finish_succeeded(
     session: Session, claim: Claim, result: Mapping[str, Any], *, artifacts: Sequence[Any] = ()
 ) -> None:
@@ -288,6 +307,7 @@ def _change(session: Session, job: Job, status: str, outcome: str, level: events
     if attempts and job.status in _ACTIVE:
         ended_at = session.scalars(select(func.to_jsonb(func.clock_timestamp()))).one()
         attempts[-1] |= {"ended_at": ended_at, "outcome": outcome}
+        ended_attempts.record(session, job, attempts[-1], values.get("result"))
     seq = session.scalars(
         update(Job)
         .where(Job.id == job.id, Job.fence == job.fence, Job.status == job.status)

@@ -18,7 +18,15 @@ VALIDATE: Final = "validate_dataset"
 
 
 def create(
-    session: Session, *, tenant: str, name: str, modality: str, sha256: str, size_bytes: int, max_attempts: int = 3
+    session: Session,
+    *,
+    tenant: str,
+    name: str,
+    modality: str,
+    sha256: str,
+    size_bytes: int,
+    max_attempts: int = 3,
+    key_id: str | None = None,
 ) -> Dataset:
     """Note an upload (already a blob) and queue its validation."""
     from service.jobs import create_job  # a dataset makes a job and a job names a dataset
@@ -47,6 +55,7 @@ def create(
         dataset_id=dataset.id,
         max_attempts=max_attempts,
         priority=1,
+        key_id=key_id,
     )
     session.refresh(dataset)
     return dataset

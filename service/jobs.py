@@ -43,6 +43,7 @@ def create_job(
     max_unfinished: int | None = None,
     require_room: Callable[[str], object] | None = None,
     retry_of: str | None = None,
+    key_id: str | None = None,
 ) -> Job:
     """A queued job; its row is also what the sweeper dispatches from, so no broker is called here.
 
@@ -78,6 +79,7 @@ def create_job(
         priority=priority,
         idempotency_key=idempotency_key,
         retry_of=retry_of,
+        key_id=key_id,
         next_dispatch_at=func.now(),
         deadline_at=None if deadline_s is None else func.now() + func.make_interval(0, 0, 0, 0, 0, 0, deadline_s),
     )
@@ -166,6 +168,7 @@ def retry(
     *,
     max_unfinished: int | None = None,
     require_room: Callable[[str], object] | None = None,
+    key_id: str | None = None,
 ) -> Job:
     """A new job with the spec of one that failed or was cancelled; an ended job itself never moves again."""
     job = get_job(session, tenant, job_id)
@@ -184,6 +187,7 @@ def retry(
         max_unfinished=max_unfinished,
         require_room=require_room,
         retry_of=job.id,
+        key_id=key_id,
     )
 
 

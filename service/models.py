@@ -1,6 +1,6 @@
 """Tables. PostgreSQL is the truth about every job; the broker only rings."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -125,6 +125,7 @@ class Job(Base):
     dataset_id: Mapped[str | None]
     retry_of: Mapped[str | None]
     idempotency_key: Mapped[str | None]
+    key_id: Mapped[str | None]  # whose usage it is
     status: Mapped[str] = mapped_column(server_default="queued")
     phase: Mapped[str | None]
     progress: Mapped[dict[str, Any] | None]
@@ -284,3 +285,40 @@ class WebhookDelivery(Base):
         Index("webhook_deliveries_leased", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
         Index("webhook_deliveries_ended", "finished_at", postgresql_where=text("status <> 'pending'")),
     )
+
+
+class DailyUsage(Base):
+    """What one key used on one day (UTC); gateways add to it every few seconds."""
+
+    __tablename__ = "daily_usage"
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    uploads: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    uploaded_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    predictions: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    predicted_images: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+class EndedAttempt(Base):
+    """An attempt that has ended: what it took, and of what. Stays when its job is deleted."""
+
+    __tablename__ = "ended_attempts"
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    key_id: Mapped[str | None]
+    kind: Mapped[str]
+    queue: Mapped[str]
+    backbone: Mapped[str | None]
+    outcome: Mapped[str]
+    seconds: Mapped[float]  # wall time, start of the process included
+    work_s: Mapped[float | None]  # as the result tells it
+    images: Mapped[int | None] = mapped_column(BigInteger)  # passed through backbones
+    peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    ended_at: Mapped[datetime]
+
+    __table_args__ = (Index("ended_attempts_by_tenant", "tenant", "ended_at"),)

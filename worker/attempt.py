@@ -27,6 +27,7 @@ from service.session import Database
 from service.settings import Settings
 from worker.failures import Failure, failure_of
 from worker.lifeline import Lifeline, die_with_parent, prefer_as_oom_victim
+from worker.memory import peak_memory_bytes
 from worker.observer import DatabaseObserver, Interrupted
 
 STORED: Final = 0
@@ -100,6 +101,7 @@ class Attempt:
         while True:
             try:
                 with self.database.session() as session:
+                    attempts.record_memory(session, self.claim, peak_memory_bytes())
                     write(session)
                 return STORED
             except DatabaseUnavailable as error:

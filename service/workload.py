@@ -1,0 +1,59 @@
+"""How much work a spec asks for: images passed through the backbone, the unit of usage and of estimates.
+
+A forward and a backward pass count as one each. Decoding, baselines' fits and eigenvalues are not counted: they are in
+the pace that recorded runs show.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+_WITHOUT_KERNEL = 2  # passes of a diagnosis' sample: as it is, and in the input transform
+
+
+def images_passed(
+    spec: Mapping[str, Any], *, splits: Mapping[str, int], n_classes: int, epochs: int | None = None
+) -> int | None:
+    """Images through the backbone in a whole run of a stored spec; None for a kind that is not counted.
+
+    `epochs` are those that were run, where training has ended early.
+    """
+    match spec.get("kind"):
+        case "diagnose":
+            return _diagnosed(spec, splits, n_classes)
+        case "reprogram":
+            return _reprogrammed(spec, splits, epochs)
+        case _:
+            return None
+
+
+def training_images(spec: Mapping[str, Any], *, splits: Mapping[str, int], epochs: int | None = None) -> int:
+    """The part of them in the epochs of one training, which a budget of seconds cuts short."""
+    n_fitted, n_validation = _parts(spec, splits)
+    mapping = spec.get("label_mapping") or {}
+    refits = mapping.get("kind") == "iterative" or mapping.get("refit") == "each_epoch"
+    an_epoch = (3 if refits else 2) * n_fitted + n_validation
+    return an_epoch * (epochs or int((spec.get("trainer") or {}).get("epochs", 1)))
+
+
+def n_trainings(spec: Mapping[str, Any]) -> int:
+    """How often a job trains: its repeats, and the control on a random backbone."""
+    return int(spec.get("repeats", 1)) + bool((spec.get("evaluation") or {}).get("random_backbone"))
+
+
+def _reprogrammed(spec: Mapping[str, Any], splits: Mapping[str, int], epochs: int | None) -> int:
+    _, n_validation = _parts(spec, splits)
+    n_test = int(splits.get("test", 0))
+    trained = n_trainings(spec) * training_images(spec, splits=splits, epochs=epochs)
+    return int(splits.get("train", 0)) + n_test + trained + n_validation + n_test
+
+
+def _diagnosed(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int) -> int:
+    n_samples = min(int(spec.get("samples", 0)), int(splits.get("train", 0)))
+    a_kernel = 2 if spec.get("kernel") == "pseudo" else 2 * n_classes
+    return n_samples * (_WITHOUT_KERNEL + a_kernel)
+
+
+def _parts(spec: Mapping[str, Any], splits: Mapping[str, int]) -> tuple[int, int]:
+    n_train = int(splits.get("train", 0))
+    n_validation = round(n_train * float((spec.get("evaluation") or {}).get("validation_fraction", 0)))
+    return n_train - n_validation, n_validation

@@ -1,0 +1,47 @@
+"""Images passed, worked out by hand."""
+
+import pytest
+
+from mr_core.job_spec import JobSpec
+from service.workload import images_passed, training_images
+
+SPLITS = {"train": 100, "test": 30}
+
+
+def _passed(spec, **values):
+    stored = JobSpec.parse({"dataset": "ds_1", **spec}).model_dump(mode="json")
+    return images_passed(stored, splits=SPLITS, n_classes=5, **values)
+
+
+@pytest.mark.parametrize(
+    ("change", "by_hand"),
+    [
+        # the images alone, then epochs of 80 forward, backward and for the mapping, 20 to select, then the judgement
+        ({}, 130 + 2 * (3 * 80 + 20) + 20 + 30),
+        ({"label_mapping": {"kind": "linear"}}, 130 + 2 * (2 * 80 + 20) + 20 + 30),
+        ({"evaluation": {"random_backbone": True}}, 130 + 2 * 2 * (3 * 80 + 20) + 20 + 30),
+        ({"repeats": 3}, 130 + 3 * 2 * (3 * 80 + 20) + 20 + 30),
+    ],
+)
+def test_reprogram(change, by_hand):
+    assert _passed({"kind": "reprogram", "trainer": {"kind": "gradient", "epochs": 2}} | change) == by_hand
+
+
+def test_epochs_that_were_run_count_where_training_ended_early():
+    spec = {"kind": "reprogram", "trainer": {"kind": "gradient", "epochs": 50}}
+    assert _passed(spec, epochs=2) == 130 + 2 * 260 + 50
+
+
+def test_training_alone():
+    spec = {"kind": "reprogram", "trainer": {"epochs": 2}, "label_mapping": {"kind": "iterative"}}
+    assert training_images(spec, splits=SPLITS) == 2 * 3 * 100
+
+
+@pytest.mark.parametrize(("kernel", "by_hand"), [("full", 40 * 12), ("trace", 40 * 12), ("pseudo", 40 * 4)])
+def test_diagnose(kernel, by_hand):
+    assert _passed({"kind": "diagnose", "samples": 40, "kernel": kernel}) == by_hand
+    assert _passed({"kind": "diagnose", "samples": 4000, "kernel": kernel}) == by_hand * 100 / 40
+
+
+def test_a_kind_that_is_not_counted():
+    assert images_passed({"kind": "validate_dataset"}, splits=SPLITS, n_classes=5) is None
