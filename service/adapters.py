@@ -46,6 +46,15 @@ def get(session: Session, tenant: str, adapter_id: str) -> StoredAdapter:
     return adapter
 
 
+def backbone_named(session: Session, tenant: str, spec: Mapping[str, Any]) -> str | None:
+    """The id of the backbone that a stored spec works with: its own, else that of the adapter it names."""
+    if spec.get("backbone") is not None or spec.get("adapter") is None:
+        return spec.get("backbone")
+    adapter = session.scalars(select(StoredAdapter).filter_by(tenant=tenant, id=spec["adapter"])).one_or_none()
+    trained_on = adapter.config.get("backbone") if adapter is not None else None
+    return trained_on.get("id") if isinstance(trained_on, dict) else trained_on
+
+
 def list_adapters(
     session: Session, tenant: str, *, after: str | None = None, limit: int = 20
 ) -> tuple[Sequence[StoredAdapter], bool]:

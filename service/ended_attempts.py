@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
+from service.adapters import backbone_named
 from service.models import Dataset, EndedAttempt, Job
 from service.workload import images_passed
 
@@ -23,7 +24,7 @@ def record(session: Session, job: Job, attempt: Mapping[str, Any], result: Mappi
             key_id=job.key_id,
             kind=job.kind,
             queue=job.queue,
-            backbone=job.spec.get("backbone"),
+            backbone=backbone_named(session, job.tenant, job.spec),
             outcome=attempt["outcome"],
             seconds=(ended_at - started_at).total_seconds(),
             work_s=timing.get("seconds"),

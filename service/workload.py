@@ -22,6 +22,8 @@ def images_passed(
             return _diagnosed(spec, splits, n_classes)
         case "reprogram":
             return _reprogrammed(spec, splits, epochs)
+        case "evaluate":
+            return int(splits.get(spec.get("split", "test"), 0))
         case _:
             return None
 

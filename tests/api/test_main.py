@@ -7,6 +7,8 @@ import sys
 import httpx
 import pytest
 
+from mr_core.job_spec import JOB_KINDS
+
 _PROBE = """
 import sys
 import api.main
@@ -99,7 +101,7 @@ def test_home_page_and_openapi(client):
     document = client.get("/openapi.json").json()
     body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["discriminator"]["propertyName"] == "kind"
-    assert len(body["oneOf"]) == 2
+    assert len(body["oneOf"]) == len(JOB_KINDS)
     assert document["openapi"].startswith("3.1")
 
 

@@ -43,5 +43,10 @@ def test_diagnose(kernel, by_hand):
     assert _passed({"kind": "diagnose", "samples": 4000, "kernel": kernel}) == by_hand * 100 / 40
 
 
+def test_evaluate():
+    assert _passed({"kind": "evaluate", "adapter": "ad_1"}) == 30
+    assert _passed({"kind": "evaluate", "adapter": "ad_1", "split": "train"}) == 100
+
+
 def test_a_kind_that_is_not_counted():
     assert images_passed({"kind": "validate_dataset"}, splits=SPLITS, n_classes=5) is None
