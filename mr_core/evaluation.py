@@ -11,19 +11,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from mr_core.observer import Observer
-from mr_core.reprogrammed import ReprogrammedModel
-from mr_core.trainers.trainer import LabelledImages
+from mr_core.reprogrammed import Trainable
+from mr_core.trainers.trainer import LabelledInputs
 
 CALIBRATION_BINS = 15
 
 
 @torch.no_grad()
 def backbone_outputs(
-    model: ReprogrammedModel, data: LabelledImages, device: torch.device, *, observer: Observer
+    model: Trainable, data: LabelledInputs, device: torch.device, *, observer: Observer
 ) -> Float[Tensor, "n d"]:
     """What the label mapping reads, of all images, on the CPU; the observer may cancel between passes."""
     parts = []
-    for chunk in chunks(len(data), model.backbone.chunk_size):
+    for chunk in chunks(len(data), model.batch_limit):
         parts.append(model.backbone_outputs(data.batch(chunk, device)).cpu())
         observer.beat()
     return torch.cat(parts)
@@ -31,11 +31,11 @@ def backbone_outputs(
 
 @torch.no_grad()
 def predict_logits(
-    model: ReprogrammedModel, data: LabelledImages, device: torch.device, *, observer: Observer
+    model: Trainable, data: LabelledInputs, device: torch.device, *, observer: Observer
 ) -> Float[Tensor, "n c"]:
     """Target logits of all images, on the CPU; the observer may cancel between passes."""
     parts = []
-    for chunk in chunks(len(data), model.backbone.chunk_size):
+    for chunk in chunks(len(data), model.batch_limit):
         parts.append(model(data.batch(chunk, device)).cpu())
         observer.beat()
     return torch.cat(parts)

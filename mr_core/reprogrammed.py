@@ -17,6 +17,11 @@ class ReprogrammedModel(nn.Module):
         self.backbone = backbone
         self.label_mapping = label_mapping
 
+    @property
+    def batch_limit(self) -> int:
+        """Samples a pass, for what memory and caches bear."""
+        return self.backbone.chunk_size
+
     def backbone_outputs(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n d"]:
         """What the label mapping reads, of images in [0, 1]."""
         outputs: Tensor = self.backbone(self.input_transform(images), self.label_mapping.reads)
@@ -30,3 +35,35 @@ class ReprogrammedModel(nn.Module):
     def adapter_parameters(self) -> list[nn.Parameter]:
         """What trains: the transform's and the mapping's parameters, none of the backbone's."""
         return [*self.input_transform.parameters(), *self.label_mapping.parameters()]
+
+
+class FeatureHead(nn.Module):
+    """The label mapping of a model whose input transform has nothing to train, on outputs computed beforehand.
+
+    It trains the same mapping to the same weights without a pass through the backbone. Its inputs are what the
+    mapping reads, `(n, d)`.
+    """
+
+    def __init__(self, model: ReprogrammedModel, *, batch: int = 4096) -> None:
+        super().__init__()
+        if any(True for _ in model.input_transform.parameters()):
+            raise ValueError("the input transform has parameters, so outputs change as it trains")
+        self.label_mapping = model.label_mapping
+        self.batch_limit = batch
+
+    def backbone_outputs(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """The features themselves."""
+        return features
+
+    def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+        """Target logits."""
+        logits: Tensor = self.label_mapping(features)
+        return logits
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """What trains: the mapping's parameters."""
+        return list(self.label_mapping.parameters())
+
+
+Trainable = ReprogrammedModel | FeatureHead
+"""What a trainer trains: both take a batch of their data and give target logits."""

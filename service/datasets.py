@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from mr_core.errors import DatasetError
+from service import feature_sets
 from service.errors import DatasetInUse, DatasetNotReady, NotFound
 from service.ids import new_id
 from service.models import TERMINAL_STATUSES, Dataset, Job
@@ -136,13 +137,15 @@ def delete(session: Session, tenant: str, dataset_id: str) -> None:
     # The job before the dataset, as an ending validation locks them; otherwise the two could wait for each other.
     validating = session.scalars(unfinished.where(Job.kind == VALIDATE).with_for_update()).all()
     query = select(Dataset).filter_by(tenant=tenant, id=dataset_id).with_for_update()
-    if session.scalars(query).one_or_none() is None:
+    dataset = session.scalars(query).one_or_none()
+    if dataset is None:
         raise NotFound(f"there is no dataset {dataset_id}")
     needed_by = session.scalars(unfinished.where(Job.kind != VALIDATE).limit(5)).all()
     if needed_by:
         raise DatasetInUse(f"{dataset_id} is needed by {', '.join(job.id for job in needed_by)}")
     for job in validating:
         cancel(session, job.id)
+    feature_sets.forget_dataset(session, tenant, dataset.sha256)
     session.execute(sql_delete(Dataset).where(Dataset.id == dataset_id))
 
 

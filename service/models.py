@@ -226,6 +226,25 @@ class StoredAdapter(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class FeatureSet(Base):
+    """Outputs of a frozen backbone for all images of a split, kept for other jobs of the tenant."""
+
+    __tablename__ = "feature_sets"
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    dataset_sha256: Mapped[str]
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        Index("feature_sets_by_use", "last_used_at"),
+        Index("feature_sets_by_dataset", "tenant", "dataset_sha256"),
+    )
+
+
 class WorkerHeartbeat(Base):
     """A worker that is alive: which queue it serves and which device it owns."""
 

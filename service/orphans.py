@@ -4,13 +4,14 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from service.blobs import Blobs
-from service.models import Blob, Dataset, RegisteredBackbone, StoredAdapter, StoredArtifact, StoredCheckpoint
+from service.models import Blob, Dataset, FeatureSet, RegisteredBackbone, StoredAdapter, StoredArtifact, StoredCheckpoint
 from service.session import Database
 
 _REFERENCES = (
     Dataset.sha256,
     Dataset.pack_sha256,
     RegisteredBackbone.sha256,
+    FeatureSet.sha256,
     StoredCheckpoint.sha256,
     StoredArtifact.sha256,
     StoredAdapter.sha256,

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     wrong_keys_per_minute: int = Field(
         60, ge=0, description="Wrong API keys from one address, before it is answered 429; 0 is no limit."
     )
+    feature_cache_bytes: int = Field(
+        10240 * MIB, ge=0, description="Outputs of backbones kept for later jobs; the least used go first. 0: none."
+    )
     max_webhooks: int = Field(20, ge=1, description="Webhooks that one tenant may have.")
     webhook_timeout_s: float = Field(
         10, gt=0, le=60, description="A receiver that has not answered a webhook by then has not taken it."

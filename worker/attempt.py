@@ -85,7 +85,13 @@ class Attempt:
         from worker.execution import execute
 
         return execute(
-            self.claim, self.database, self.blobs, observer=observer, device=self.device, scratch=self.scratch
+            self.claim,
+            self.database,
+            self.blobs,
+            observer=observer,
+            device=self.device,
+            scratch=self.scratch,
+            feature_cache_bytes=self.settings.feature_cache_bytes,
         )
 
     def _fail(self, session: Session, failure: Failure) -> None:

@@ -18,12 +18,20 @@ from service.errors import NotFound
 from service.models import Dataset
 from service.session import Database
 from worker.backbones import TenantBackbones
+from worker.features import TenantFeatures
 from worker.observer import DatabaseObserver
 from worker.publishing import publish
 
 
 def execute(
-    claim: Claim, database: Database, blobs: Blobs, *, observer: DatabaseObserver, device: str, scratch: Path
+    claim: Claim,
+    database: Database,
+    blobs: Blobs,
+    *,
+    observer: DatabaseObserver,
+    device: str,
+    scratch: Path,
+    feature_cache_bytes: int,
 ) -> Callable[[Session], object]:
     """Do the job; what publishes its outcome in a transaction."""
     torch.set_num_threads(int(claim.environment.get("threads", 0)) or torch.get_num_threads())
@@ -46,6 +54,13 @@ def execute(
                 observer=observer,
                 device=torch.device(device),
                 batch_divisor=claim.batch_divisor,
+                features=TenantFeatures(
+                    database,
+                    blobs,
+                    tenant=claim.tenant,
+                    dataset_sha256=dataset.sha256,
+                    max_bytes=feature_cache_bytes,
+                ),
                 adapter=_unpacked_adapter(database, blobs, claim, getattr(spec, "adapter", None), scratch),
             )
         )

@@ -8,6 +8,7 @@ import torch
 
 from mr_core.backbones.backbone import Backbone
 from mr_core.datasets.dataset import ImageDataset
+from mr_core.features import FeatureCache
 from mr_core.observer import Observer
 
 
@@ -21,4 +22,5 @@ class JobContext:
     observer: Observer = field(default_factory=Observer)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     adapter: Path | None = None  # the unpacked adapter that a spec names
+    features: FeatureCache = field(default_factory=FeatureCache)
     batch_divisor: int = 1  # images a pass, divided by this after an attempt ran out of memory

@@ -11,22 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mr_core.observer import Observer
-from mr_core.reprogrammed import ReprogrammedModel
+from mr_core.reprogrammed import Trainable
 
 
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images as bytes `(n, 3, k, k)`, possibly a memory map, and labels `(n,)` int64."""
+class LabelledInputs(ABC):
+    """Samples as the model takes them, and their labels `(n,)` int64."""
 
-    images: NDArray[np.uint8]
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: NDArray[np.int64] | slice, device: torch.device) -> Float[Tensor, "n 3 k k"]:
-        """Those images as float32 in [0, 1]; only they are read from the map."""
-        return torch.from_numpy(np.array(self.images[indices])).to(device).float().div_(255)
+    @abstractmethod
+    def batch(self, indices: NDArray[np.int64] | slice, device: torch.device) -> Float[Tensor, "n ..."]:
+        """Those samples as the model takes them."""
 
     def targets(self, indices: NDArray[np.int64] | slice, device: torch.device) -> Tensor:
         """Those labels as int64."""
@@ -34,11 +32,35 @@ class LabelledImages:
 
 
 @dataclass(frozen=True)
+class LabelledImages(LabelledInputs):
+    """Images as bytes `(n, 3, k, k)`, possibly a memory map."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def batch(self, indices: NDArray[np.int64] | slice, device: torch.device) -> Float[Tensor, "n 3 k k"]:
+        """Those images as float32 in [0, 1]; only they are read from the map."""
+        return torch.from_numpy(np.array(self.images[indices])).to(device).float().div_(255)
+
+
+@dataclass(frozen=True)
+class LabelledFeatures(LabelledInputs):
+    """Outputs of the frozen backbone `(n, d)`, for a `FeatureHead`."""
+
+    features: Float[Tensor, "n d"]
+    labels: NDArray[np.int64]
+
+    def batch(self, indices: NDArray[np.int64] | slice, device: torch.device) -> Float[Tensor, "n d"]:
+        """Those outputs."""
+        return self.features[indices].to(device)
+
+
+@dataclass(frozen=True)
 class TrainingRun:
     """What a trainer runs with, beside its spec."""
 
-    train: LabelledImages
-    validation: LabelledImages | None
+    train: LabelledInputs
+    validation: LabelledInputs | None
     observer: Observer
     device: torch.device
     seed: int
@@ -68,8 +90,8 @@ class TrainingHistory:
 
 
 class Trainer(ABC):
-    """Fits a reprogrammed model's adapter; the backbone is never written."""
+    """Fits the adapter of a reprogrammed model, or its head alone; the backbone is never written."""
 
     @abstractmethod
-    def train(self, model: ReprogrammedModel, run: TrainingRun) -> TrainingHistory:
+    def train(self, model: Trainable, run: TrainingRun) -> TrainingHistory:
         """Train; on return the model holds the kept adapter. TrainingDiverged where the loss is not finite."""

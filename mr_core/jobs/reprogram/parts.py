@@ -1,23 +1,19 @@
-"""The parts of a dataset that a training uses, as images and as what the frozen backbone makes of them."""
-
-from collections.abc import Mapping
+"""The parts of a dataset that a training uses."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mr_core import baselines
 from mr_core.backbones.backbone import Backbone
+from mr_core.backbones.description import Output
 from mr_core.baselines import FrozenOutputs, Part
 from mr_core.datasets.pack import Split
 from mr_core.datasets.splits import stratified_split
-from mr_core.input_transforms.identity.spec import IdentitySpec
 from mr_core.input_transforms.module import InputTransform
 from mr_core.jobs.context import JobContext
+from mr_core.jobs.places import Places
 from mr_core.jobs.preparation import ImageSource
 from mr_core.jobs.reprogram.spec import ReprogramSpec
-from mr_core.trainers.trainer import LabelledImages
-
-Places = Mapping[Part, tuple[Split, NDArray[np.int64] | None]]  # of each part: its split, and which of it (None: all)
+from mr_core.trainers.trainer import LabelledFeatures, LabelledInputs
 
 
 def places_of(spec: ReprogramSpec, context: JobContext) -> Places:
@@ -41,22 +37,17 @@ def training_positions(places: Places, context: JobContext) -> tuple[NDArray[np.
     return kept, places["validation"][1] if "validation" in places else None
 
 
+def feature_parts(frozen: FrozenOutputs, reads: Output) -> dict[Part, LabelledInputs]:
+    """The parts as the outputs that a label mapping reads, for a model without anything to train before them."""
+    return {
+        part: LabelledFeatures(features=outputs[reads], labels=frozen.labels[part])
+        for part, outputs in frozen.outputs.items()
+    }
+
+
 def read_parts(
     places: Places, context: JobContext, backbone: Backbone, transform: InputTransform
-) -> dict[Part, LabelledImages]:
+) -> dict[Part, LabelledInputs]:
     """The images of each part at the size the transform takes."""
     source = ImageSource(context, backbone)
     return {part: source.read(transform, split, indices) for part, (split, indices) in places.items()}
-
-
-def frozen_outputs(places: Places, context: JobContext, backbone: Backbone) -> FrozenOutputs:
-    """What the frozen backbone gives for the images alone: all that the baselines read."""
-    alone = IdentitySpec().build(backbone.preprocessing)
-    return baselines.frozen_outputs(
-        backbone,
-        alone,
-        read_parts(places, context, backbone, alone),
-        backbone.available_outputs,
-        device=context.device,
-        observer=context.observer,
-    )

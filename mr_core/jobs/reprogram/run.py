@@ -14,12 +14,14 @@ from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.weights import state_sha256
 from mr_core.baselines import FrozenOutputs
 from mr_core.evaluation import evaluate, predict_logits
+from mr_core.input_transforms.identity.spec import IdentitySpec
 from mr_core.jobs.context import JobContext
+from mr_core.jobs.features import outputs_of_parts
 from mr_core.jobs.outcome import Artifact, JobOutcome
 from mr_core.jobs.preparation import ready_backbone
-from mr_core.jobs.reprogram.parts import frozen_outputs, places_of, read_parts, training_positions
+from mr_core.jobs.reprogram.parts import feature_parts, places_of, read_parts, training_positions
 from mr_core.jobs.reprogram.spec import ReprogramSpec
-from mr_core.jobs.reprogram.training import best_of, random_control, seed_statistics, train_repeats, untrained_model
+from mr_core.jobs.reprogram.training import best_of, random_control, seed_statistics, train_repeats
 from mr_core.jobs.reprogram.verdict import judge
 from mr_core.jobs.scale import settle_image_size
 from mr_core.jobs.stopwatch import Stopwatch
@@ -45,8 +47,12 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
         spec.input_transform, spec.label_mapping, context, backbone, train=train, validation=validation
     )
     spec = spec.model_copy(update={"input_transform": settled})
-    parts = read_parts(places, context, backbone, untrained_model(spec, backbone, context).input_transform)
-    scores = _baselines(spec, context, backbone, frozen_outputs(places, context, backbone))
+    frozen = outputs_of_parts(places, context, backbone)
+    if isinstance(settled, IdentitySpec):  # the images alone: their outputs are all that training needs
+        parts = feature_parts(frozen, spec.label_mapping.reads)
+    else:
+        parts = read_parts(places, context, backbone, settled.build(backbone.preprocessing))
+    scores = _baselines(spec, context, backbone, frozen)
 
     watch.begin("training")
     trained = train_repeats(spec, context, backbone, parts)
@@ -60,7 +66,7 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
     metrics: dict[str, Any] = {"validation": None, "test": None}
     for part in ("validation", "test"):
         if part in parts:
-            logits = predict_logits(model, parts[part], context.device, observer=context.observer)
+            logits = predict_logits(chosen.trainable, parts[part], context.device, observer=context.observer)
             metrics[part] = evaluate(logits, parts[part].labels, classes)
     if state_sha256(backbone) != before:
         raise RuntimeError("the frozen backbone changed during training")

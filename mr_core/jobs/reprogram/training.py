@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mr_core.backbones.backbone import Backbone
@@ -10,13 +10,14 @@ from mr_core.backbones.description import RANDOM_PREFIX
 from mr_core.baselines import Part, Scores, brief_metrics
 from mr_core.evaluation import predict_logits
 from mr_core.jobs.context import JobContext
+from mr_core.jobs.places import Places
 from mr_core.jobs.preparation import ready_backbone
-from mr_core.jobs.reprogram.parts import Places, read_parts
+from mr_core.jobs.reprogram.parts import read_parts
 from mr_core.jobs.reprogram.spec import ReprogramSpec
-from mr_core.reprogrammed import ReprogrammedModel
-from mr_core.trainers.trainer import LabelledImages, TrainingHistory, TrainingRun
+from mr_core.reprogrammed import FeatureHead, ReprogrammedModel, Trainable
+from mr_core.trainers.trainer import LabelledFeatures, LabelledInputs, TrainingHistory, TrainingRun
 
-Parts = Mapping[Part, LabelledImages]
+Parts = Mapping[Part, LabelledInputs]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Trained:
 
     seed: int
     model: ReprogrammedModel
+    trainable: Trainable  # the model, or its head where the parts are features
     history: TrainingHistory
     scores: Scores | None = None
 
@@ -42,8 +44,8 @@ def train_repeats(spec: ReprogramSpec, context: JobContext, backbone: Backbone, 
     trained = []
     for index in range(spec.repeats):
         one = _train(spec, context, backbone, parts, seed=spec.seed + index, repeat=(index, spec.repeats))
-        scores = _scores(one.model, parts, context)
-        trained.append(Trained(one.seed, one.model, one.history, scores))
+        scores = _scores(one.trainable, parts, context)
+        trained.append(replace(one, scores=scores))
     return trained
 
 
@@ -80,7 +82,7 @@ def random_control(spec: ReprogramSpec, context: JobContext, places: Places) -> 
     backbone = ready_backbone(context, RANDOM_PREFIX + spec.backbone, spec.input_transform)
     parts = read_parts(places, context, backbone, spec.input_transform.build(backbone.preprocessing))
     control = _train(spec, context, backbone, parts, seed=spec.seed, name="random_backbone")
-    return _scores(control.model, parts, context)
+    return _scores(control.trainable, parts, context)
 
 
 def _train(
@@ -104,10 +106,12 @@ def _train(
         max_seconds=spec.budget.max_seconds,
         repeat=repeat,
     )
-    return Trained(seed, model, spec.trainer.build().train(model, run))
+    on_features = isinstance(parts["train"], LabelledFeatures)
+    trainable = FeatureHead(model) if on_features else model
+    return Trained(seed, model, trainable, spec.trainer.build().train(trainable, run))
 
 
-def _scores(model: ReprogrammedModel, parts: Parts, context: JobContext) -> Scores:
+def _scores(model: Trainable, parts: Parts, context: JobContext) -> Scores:
     scores: Scores = {"validation": None, "test": None}
     for part in ("validation", "test"):
         if part in parts:

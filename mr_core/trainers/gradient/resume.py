@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mr_core.observer import Checkpoint, as_checkpoint_array
-from mr_core.reprogrammed import ReprogrammedModel
+from mr_core.reprogrammed import Trainable
 from mr_core.trainers.trainer import TrainingRun
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _MODEL, _KEPT, _OPTIMIZER = "model/", "kept/", "optimizer/"
 
 def save_training(
     run: TrainingRun,
-    model: ReprogrammedModel,
+    model: Trainable,
     optimizer: torch.optim.Optimizer | None,
     state: TrainingState,
     kept: dict[str, Any],
@@ -43,7 +43,7 @@ def save_training(
 
 
 def restore_training(
-    run: TrainingRun, model: ReprogrammedModel, optimizer: torch.optim.Optimizer | None
+    run: TrainingRun, model: Trainable, optimizer: torch.optim.Optimizer | None
 ) -> tuple[TrainingState, dict[str, Any]]:
     """The state an earlier attempt saved, loaded into model and optimiser; a fresh one where there is none."""
     from mr_core.trainers.gradient.trainer import TrainingState

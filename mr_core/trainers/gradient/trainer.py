@@ -10,12 +10,12 @@ import torch
 
 from mr_core.errors import TrainingDiverged
 from mr_core.evaluation import backbone_outputs, predict_logits
-from mr_core.reprogrammed import ReprogrammedModel
+from mr_core.reprogrammed import Trainable
 from mr_core.trainers.gradient.losses import sample_losses
 from mr_core.trainers.gradient.resume import restore_training, save_training
 from mr_core.trainers.gradient.schedule import learning_rate
 from mr_core.trainers.gradient.spec import GradientSpec
-from mr_core.trainers.trainer import LabelledImages, Trainer, TrainingHistory, TrainingRun
+from mr_core.trainers.trainer import LabelledInputs, Trainer, TrainingHistory, TrainingRun
 
 CHECKPOINT_EVERY_S = 30.0
 
@@ -38,14 +38,14 @@ class TrainingState:
 class GradientTrainer(Trainer):
     """Mini-batch descent; the order of images in epoch e is a function of (seed, e) alone.
 
-    A batch is worked through in passes of the backbone's `chunk_size` images, whose gradients add up, so memory
-    does not grow with the batch.
+    A batch is worked through in passes of the model's `batch_limit` samples, whose gradients add up, so memory does
+    not grow with the batch.
     """
 
     def __init__(self, spec: GradientSpec) -> None:
         self._spec = spec
 
-    def train(self, model: ReprogrammedModel, run: TrainingRun) -> TrainingHistory:
+    def train(self, model: Trainable, run: TrainingRun) -> TrainingHistory:
         parameters = model.adapter_parameters()
         optimizer = self._optimizer(parameters) if parameters else None
         state, kept = restore_training(run, model, optimizer)
@@ -86,7 +86,7 @@ class GradientTrainer(Trainer):
 
     def _train_epoch(
         self,
-        model: ReprogrammedModel,
+        model: Trainable,
         optimizer: torch.optim.Optimizer,
         run: TrainingRun,
         state: TrainingState,
@@ -118,19 +118,19 @@ class GradientTrainer(Trainer):
                 save_training(run, model, optimizer, state, kept)
                 saved_at = time.monotonic()
 
-    def _backward(self, model: ReprogrammedModel, run: TrainingRun, indices: np.ndarray[Any, Any]) -> float:
+    def _backward(self, model: Trainable, run: TrainingRun, indices: np.ndarray[Any, Any]) -> float:
         """Add the gradient of the mean loss over the batch; return that loss."""
         total = 0.0
-        for start in range(0, len(indices), model.backbone.chunk_size):
-            chunk = indices[start : start + model.backbone.chunk_size]
+        for start in range(0, len(indices), model.batch_limit):
+            chunk = indices[start : start + model.batch_limit]
             logits = model(run.train.batch(chunk, run.device))
             loss = sample_losses(self._spec, logits, run.train.targets(chunk, run.device)).sum() / len(indices)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
 
-    def _refit_mapping(self, model: ReprogrammedModel, run: TrainingRun) -> None:
-        def outputs_of(data: LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
+    def _refit_mapping(self, model: Trainable, run: TrainingRun) -> None:
+        def outputs_of(data: LabelledInputs) -> tuple[torch.Tensor, torch.Tensor]:
             outputs = backbone_outputs(model, data, run.device, observer=run.observer)
             return outputs, data.targets(slice(None), outputs.device)
 
@@ -138,7 +138,7 @@ class GradientTrainer(Trainer):
         validation = outputs_of(choosing) if choosing is not None else None
         model.label_mapping.fit(*outputs_of(run.train), validation=validation)
 
-    def _end_epoch(self, model: ReprogrammedModel, run: TrainingRun, state: TrainingState) -> dict[str, float] | None:
+    def _end_epoch(self, model: Trainable, run: TrainingRun, state: TrainingState) -> dict[str, float] | None:
         """Close the epoch's books; return its row where its adapter is the one to keep so far."""
         steps = math.ceil(len(run.train) / self._spec.batch_size)
         first = learning_rate(self._spec, step=state.epoch * steps, steps_per_epoch=steps)
@@ -161,7 +161,7 @@ class GradientTrainer(Trainer):
         return row
 
 
-def _adapter_state(model: ReprogrammedModel) -> dict[str, Any]:
+def _adapter_state(model: Trainable) -> dict[str, Any]:
     """Copies of the adapter's tensors, under the reprogrammed model's names."""
     return {
         name: tensor.detach().clone() for name, tensor in model.state_dict().items() if not name.startswith("backbone.")

@@ -1,0 +1,70 @@
+"""Outputs of the frozen backbone for the images alone: computed once for a dataset, then shared by jobs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import mr_core
+from mr_core.backbones.backbone import Backbone
+from mr_core.backbones.description import Output
+from mr_core.baselines import FrozenOutputs, Part, frozen_outputs
+from mr_core.datasets.pack import Split
+from mr_core.features import feature_key
+from mr_core.input_transforms.identity.spec import IdentitySpec
+from mr_core.jobs.context import JobContext
+from mr_core.jobs.places import Places
+from mr_core.jobs.preparation import ImageSource
+
+
+def outputs_of_parts(places: Places, context: JobContext, backbone: Backbone) -> FrozenOutputs:
+    """What the frozen backbone gives for the images alone, by part: all that the baselines read.
+
+    Each split is embedded whole, so that jobs which divide it otherwise find it too. Memory: all outputs of the
+    dataset in float32, some 10 kB an image.
+    """
+    whole = {split: _outputs_of_split(split, context, backbone) for split in {split for split, _ in places.values()}}
+    outputs: dict[Part, Mapping[Output, Tensor]] = {}
+    labels = {}
+    for part, (split, indices) in places.items():
+        chosen = slice(None) if indices is None else indices
+        outputs[part] = {name: values[chosen] for name, values in whole[split].items()}
+        labels[part] = context.dataset.labels(split)[chosen]
+    return FrozenOutputs(outputs=outputs, labels=labels)
+
+
+def _outputs_of_split(split: Split, context: JobContext, backbone: Backbone) -> Mapping[Output, Tensor]:
+    key = _key(split, context, backbone)
+    names = backbone.available_outputs
+    kept = context.features.load(key) if key is not None else None
+    if kept is not None and set(kept) == set(names) and all(len(kept[n]) == context.dataset.n(split) for n in names):
+        context.observer.message(f"the {split} images were embedded by an earlier job")
+        return {name: torch.from_numpy(np.array(kept[name])) for name in names}
+    alone = IdentitySpec().build(backbone.preprocessing)
+    images = ImageSource(context, backbone).read(alone, split)
+    computed = frozen_outputs(
+        backbone, alone, {"train": images}, names, device=context.device, observer=context.observer
+    ).outputs["train"]
+    if key is not None:
+        context.features.save(key, {name: values.numpy() for name, values in computed.items()})
+    return computed
+
+
+def _key(split: Split, context: JobContext, backbone: Backbone) -> str | None:
+    """None for a random backbone with BatchNorm, whose statistics are the job's own, and after a lack of memory."""
+    if backbone.calibrated_statistics or context.batch_divisor > 1:
+        return None
+    return feature_key(
+        dataset_sha256=context.dataset.sha256,
+        split=split,
+        backbone_sha256=backbone.state_sha256,
+        preprocessing=backbone.preprocessing,
+        environment={
+            "version": mr_core.__version__,
+            "torch": torch.__version__,
+            "device": context.device.type,
+            "threads": torch.get_num_threads(),
+            "pass": backbone.chunk_size,
+        },
+    )
