@@ -30,8 +30,8 @@ class DatasetForm(BaseModel):
     """The form of an upload."""
 
     file: bytes = Field(
-        description="zip, tar or tar.gz with train/<class>/ and test/<class>/, or <class>/ alone; or npz with "
-        "x_train, y_train[, x_test, y_test].",
+        description="zip, tar or tar.gz with train/<class>/ and test/<class>/, or <class>/ alone; npz with "
+        "x_train, y_train[, x_test, y_test]; or parquet with image and label, alone or in a zip.",
         json_schema_extra={"type": "string", "format": "binary"},
     )
     name: str = Field(min_length=1, max_length=200)
@@ -81,11 +81,11 @@ async def create_dataset(request: Request, response: Response, parts: PartsOf, c
 
 
 def _keep(parts: Parts, caller: Caller, writer: BlobWriter, name: str, modality: str) -> DatasetAnswer:
-    from mr_core.datasets.archive import inspect_archive  # numpy and Pillow, which the gateway starts without
+    from mr_core.datasets.archive import check_archive  # numpy and Pillow, which the gateway starts without
 
     try:
         with writer.local_path() as path:
-            inspect_archive(path)
+            check_archive(path)
     except ReprogrammingError as error:
         error.param = error.param or "file"
         raise

@@ -15,7 +15,7 @@ def configure(_: str, parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="datasets, newest first")
     listing.add_argument("--limit", type=int, default=50)
     upload = actions.add_parser("upload", help="upload an archive, and wait for its validation")
-    upload.add_argument("path", type=Path, metavar="PATH", help="zip, tar.gz or npz of labelled images")
+    upload.add_argument("path", type=Path, metavar="PATH", help="zip, tar.gz, npz or parquet of labelled images")
     upload.add_argument("--name", help="default: the file's name")
     upload.add_argument("--modality", default="image")
     upload.add_argument("--no-wait", action="store_true", help="return before the validation has ended")

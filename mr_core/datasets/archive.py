@@ -21,18 +21,22 @@ from mr_core.datasets.members import (
 )
 from mr_core.datasets.metadata import METADATA_BYTES, arrange_by_metadata, explain_columns, is_table
 from mr_core.datasets.pack import SPLITS, Split
+from mr_core.datasets.parquet import ParquetReader
+from mr_core.datasets.parquet_tables import has_tables, read_tables
 from mr_core.datasets.tar_reader import TarReader
 from mr_core.datasets.zip_reader import ZipReader
 from mr_core.errors import ArchiveTooLarge, NotAnArchive, UnknownLayout, UnreadableImage, UnsafeArchive
 
-ArchiveFormat = Literal["zip", "tar", "tar.gz", "npz"]
+ArchiveFormat = Literal["zip", "tar", "tar.gz", "npz", "parquet"]
+Container = Literal["zip", "tar", "tar.gz", "parquet"]
 
 
 @dataclass(frozen=True)
 class ArchiveListing:
     """An accepted archive: every image that is to be decoded, and what was left out.
 
-    `is_carved` says that the test split was taken from the training images, as there was none.
+    `unlabelled` are rows of tables without a label, each with the reason. `is_carved` says that the test split was
+    taken from the training images, as there was none.
     """
 
     format: ArchiveFormat
@@ -41,11 +45,17 @@ class ArchiveListing:
     ignored: tuple[str, ...]
     unpacked_bytes: int
     is_carved: bool
+    unlabelled: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def counts(self) -> dict[str, dict[Split, int]]:
         """Images of each class by split."""
         return count_by_class(self.samples)
+
+    @property
+    def n_found(self) -> int:
+        """Images and rows, whether of use or not."""
+        return len(self.samples) + len(self.unlabelled)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -58,22 +68,49 @@ class ArchiveListing:
         return {split: sum(splits[split] for splits in self.counts.values()) for split in SPLITS}
 
 
-def inspect_archive(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> ArchiveListing:
-    """List a zip, tar, tar.gz or npz; a tar.gz is inflated once on the way, counted and thrown away.
+def check_archive(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> None:
+    """Refuse what names, directory and sizes show to be wrong, as `inspect_archive` does.
+
+    Of parquet the footers are read and nothing is decoded: its labels may still turn out to be of no use.
+    """
+    container = archive_format_of(path)
+    if container == "parquet":
+        read_tables(path, None, (), limits)
+        return
+    if container == "zip":
+        archive = ZipReader(path, limits)
+        members = list(archive.members())
+        if has_tables(members):
+            read_tables(path, archive, members, limits)
+            return
+    inspect_archive(path, limits)
+
+
+def inspect_archive(
+    path: Path, limits: ArchiveLimits = DEFAULT_LIMITS, *, scratch: Path | None = None
+) -> ArchiveListing:
+    """List a zip, tar, tar.gz, npz or parquet; a tar.gz is inflated once on the way, counted and thrown away.
+
+    Of parquet in a zip one file at a time is unpacked into `scratch`, or where temporary files go.
 
     ArchiveError where the archive is refused (NotAnArchive, UnsafeArchive, ArchiveBomb, ArchiveTooLarge,
     UnknownLayout), DatasetError where its classes cannot be trained on (OneClass, EmptyClass, ClassTooSmall).
     """
     archive_format = archive_format_of(path)
+    if archive_format == "parquet":
+        return _listing("parquet", ParquetReader(path, limits).arrangement(), path.stat().st_size, limits)
     reader = ZipReader(path, limits) if archive_format == "zip" else TarReader(path, limits)
     members = list(reader.members())
     if isinstance(reader, ZipReader) and has_arrays(members):
         arrays = ArrayReader(reader, members, limits)
         return _listing("npz", arrays.arrangement(), sum(member.n_bytes for member in members), limits)
+    if isinstance(reader, ZipReader) and has_tables(members):
+        tables = ParquetReader(path, limits, archive=reader, members=members, scratch=scratch).arrangement()
+        return _listing("parquet", tables, sum(member.n_bytes for member in members), limits, tables.ignored)
     return _inspect_folders(reader, members, archive_format, limits)
 
 
-def archive_format_of(path: Path) -> Literal["zip", "tar", "tar.gz"]:
+def archive_format_of(path: Path) -> Container:
     """The container by its first bytes, whatever the file is called; NotAnArchive saying what they look like."""
     with path.open("rb") as file:
         head = file.read(512)
@@ -85,6 +122,8 @@ def archive_format_of(path: Path) -> Literal["zip", "tar", "tar.gz"]:
         return "tar.gz"
     if head[257:262] == b"ustar":
         return "tar"
+    if head.startswith(b"PAR1"):
+        return "parquet"
     raise NotAnArchive(f"the file looks like {describe_bytes(head)}; expected {ACCEPTED_ARCHIVES}")
 
 
@@ -94,6 +133,8 @@ def _inspect_folders(
     kept = [member for member in members if not is_system_path(member.parts)]
     files = [member for member in kept if not member.is_folder]
     folders = [member.parts for member in kept if member.is_folder]
+    if has_tables(files):
+        raise UnknownLayout("parquet files in a tar are not read; expected them in a zip, or one alone")
     _check_files(files, limits)
     tables = _tables(reader, [member for member in files if is_table(member)])
     candidates = [member for member in files if not is_text(member)]
@@ -130,6 +171,7 @@ def _listing(
         ignored=tuple(ignored),
         unpacked_bytes=unpacked_bytes,
         is_carved=is_carved,
+        unlabelled=finished.unlabelled,
     )
     if len(listing.classes) > limits.classes:
         raise ArchiveTooLarge(f"{len(listing.classes)} classes, the limit is {limits.classes}")

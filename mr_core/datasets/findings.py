@@ -24,7 +24,7 @@ from mr_core.datasets.report import (
     LeakReport,
     SideStatistics,
 )
-from mr_core.errors import DatasetError, UnreadableImage
+from mr_core.errors import DatasetError
 
 _IMBALANCE = 10  # largest over smallest class, from which a report warns
 _TINY_CLASS = 10  # training images, below which it does
@@ -54,11 +54,11 @@ class Findings:
         self._modes[decoded.mode] += 1
         self._n_reduced += decoded.is_reduced
 
-    def add_corrupt(self, sample: Sample, error: UnreadableImage) -> None:
-        """An image that is left out."""
+    def add_corrupt(self, name: str, reason: str) -> None:
+        """An image, or a row, that is left out."""
         self._n_corrupt += 1
         if len(self._corrupt) < LISTED:
-            self._corrupt.append(BadFile(name=sample.source, reason=error.detail))
+            self._corrupt.append(BadFile(name=name, reason=reason))
 
     def report(self, failure: DatasetError | None = None) -> DatasetReport:
         """The report; `invalid` where `failure` is given or what is usable cannot be trained on."""
@@ -101,7 +101,7 @@ class Findings:
                 return error
             first = self._corrupt[0]
             return type(error)(
-                f"{error.detail}. {self._n_corrupt} of {len(self._listing.samples)} files cannot be used, "
+                f"{error.detail}. {self._n_corrupt} of {self._listing.n_found} files cannot be used, "
                 f"the first {first.name!r}: {first.reason}"
             )
         return None

@@ -10,7 +10,7 @@ from mr_core.datasets.pack import SPLITS, Split
 from mr_core.datasets.splits import stratified_split
 from mr_core.errors import ClassTooSmall, DatasetError, EmptyClass, OneClass, UnknownLayout
 
-Layout = Literal["split_folders", "class_folders", "metadata", "arrays"]
+Layout = Literal["split_folders", "class_folders", "metadata", "arrays", "table"]
 
 TEST_FRACTION = 0.2
 MIN_TRAIN_IMAGES = 2
@@ -28,12 +28,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """What a layout gives: samples, files left out, and folders of classes that may turn out to be empty."""
+    """What a layout gives: samples, files left out, and folders of classes that may turn out to be empty.
+
+    `unlabelled` are rows without a label, each with the reason.
+    """
 
     layout: Layout
     samples: tuple[Sample, ...]
     ignored: tuple[str, ...] = ()
     class_folders: frozenset[tuple[str, str]] = frozenset()  # (split, class)
+    unlabelled: tuple[tuple[str, str], ...] = ()
 
 
 def arrange_folders(files: Sequence[Member], folders: Iterable[tuple[str, ...]]) -> Arrangement:

@@ -13,7 +13,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"})
 FOREIGN_IMAGE_SUFFIXES = frozenset({".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".apng", ".mpo"})
 ACCEPTED_ARCHIVES = (
     "a zip or tar.gz of train/<class>/ and test/<class>/ folders, of <class>/ folders alone, or of images with a "
-    "metadata.csv or metadata.jsonl (file_name, label), or an .npz of x_train, y_train[, x_test, y_test]"
+    "metadata.csv or metadata.jsonl (file_name, label), an .npz of x_train, y_train[, x_test, y_test], or parquet "
+    "with the columns image and label, alone or in a zip"
 )
 
 _ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".npz"})

@@ -40,8 +40,8 @@ def arrange_by_metadata(
                 raise UnknownLayout(f"{where} names {row['file_name']!r}, which is not in the archive")
             if target in samples:
                 raise UnknownLayout(f"{where} names {row['file_name']!r} a second time")
-            class_name = _class_name(row["label"], where, labels)
-            samples[target] = Sample(by_path[target].name, _split(row.get("split"), target, where), class_name)
+            class_name = class_name_of(row["label"], where, labels)
+            samples[target] = Sample(by_path[target].name, split_of(row.get("split"), target, where), class_name)
     if not samples:
         return None
     unlisted = tuple(file.name for file in files if file.parts not in samples)
@@ -80,7 +80,7 @@ def _file_parts(file_name: Any, where: str) -> tuple[str, ...]:
     return parts
 
 
-def _class_name(label: Any, where: str, guard: NameGuard) -> str:
+def class_name_of(label: Any, where: str, guard: NameGuard) -> str:
     """The label as a folder's name, which it becomes in the pack."""
     name = label.strip() if isinstance(label, str) else str(label) if type(label) in (int, bool) else ""
     if not name:
@@ -97,7 +97,8 @@ def _class_name(label: Any, where: str, guard: NameGuard) -> str:
     return name
 
 
-def _split(column: Any, path: tuple[str, ...], where: str) -> Split:
+def split_of(column: Any, path: tuple[str, ...], where: str) -> Split:
+    """What a split column says, or else the first `train` or `test` among the folders of the path."""
     if column is not None and str(column).strip():
         name = str(column).strip().lower()
         if name not in SPLITS:

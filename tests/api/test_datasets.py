@@ -28,6 +28,20 @@ def test_upload_is_accepted_and_waits_for_validation(gateway, client, archive):
     assert client.get(f"/v1/datasets/{dataset['id']}/report").json()["status"] == "validating"
 
 
+def _parquet(images, labels):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = io.BytesIO()
+    pq.write_table(pa.table({"image": images, "label": labels}), content, compression="zstd", use_dictionary=False)
+    return content.getvalue()
+
+
+def test_parquet_is_accepted_by_its_footer(client):
+    answer = _upload(client, _parquet([b"no image"] * 4, [0, 1, 0, None]))
+    assert (answer.status_code, answer.json()["status"]) == (201, "validating"), answer.text
+
+
 def test_fields_may_come_before_or_behind_the_file(client, archive):
     content = archive({"cat": 3, "dog": 3})
     parts = [("file", ("a.zip", content)), ("name", (None, "late")), ("modality", (None, "image"))]
@@ -83,6 +97,9 @@ def _pickled():
             id="nested",
         ),
         pytest.param(lambda archive: _pickled(), None, id="pickled npz"),
+        pytest.param(lambda archive: _parquet([b"x"], [0])[:-9], "invalid_archive", id="parquet cut off"),
+        pytest.param(lambda archive: _parquet([b"x"], [[0]]), "unknown_layout", id="parquet with nested labels"),
+        pytest.param(lambda archive: _parquet([bytes(60 << 20)], [0]), "archive_bomb", id="parquet that inflates"),
     ],
 )
 def test_bad_archive_is_refused_and_nothing_stays(gateway, client, archive, make, code):

@@ -63,6 +63,30 @@ def test_a_good_archive_becomes_ready_with_its_pack(upload, blobs):
         assert ImageDataset.open(pack).n("train") == 8
 
 
+def parquet(labels):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = io.BytesIO()
+    pq.write_table(pa.table({"image": [png(f"row {i}") for i in range(len(labels))], "label": labels}), data)
+    return data.getvalue()
+
+
+def test_a_parquet_file_becomes_ready_with_its_pack(upload, blobs):
+    dataset, _ = upload(parquet([0.0, 1.0] * 6 + [float("nan")]))
+    assert (dataset.status, dataset.classes, dataset.splits) == ("ready", ["0", "1"], {"train": 10, "test": 2})
+    assert [bad["name"] for bad in dataset.report["corrupt"]] == ["rows[12]"]
+    with blobs.local_path(dataset.pack_sha256) as pack:
+        assert ImageDataset.open(pack).n("train") == 10
+
+
+def test_a_label_column_of_no_use_becomes_invalid_with_a_reason(upload):
+    dataset, job = upload(parquet([0.5, 1.5, 2.5]))
+    assert (dataset.status, dataset.error["code"]) == ("invalid", "unknown_layout")
+    assert dataset.error["detail"].startswith("row 0 has the label 0.5")
+    assert job.status == "succeeded"
+
+
 def test_a_corrupt_image_is_named_in_the_report(upload):
     dataset, _ = upload(archive(train__cat__broken=png(1)[:40]))
     assert dataset.status == "ready"
