@@ -14,6 +14,7 @@ from mr_core.jobs.outcome import JobOutcome
 from mr_core.jobs.preparation import ImageSource
 from mr_core.jobs.stopwatch import Stopwatch
 from mr_core.plots import evaluate_artifacts
+from mr_core.predictions import predictions_file
 from mr_core.trainers.trainer import LabelledImages
 
 
@@ -59,4 +60,6 @@ def run_evaluation(spec: EvaluateSpec, context: JobContext) -> JobOutcome:
         "timing": {"seconds": watch.total(), "phases": watch.phases()},
     }
     confusion = np.asarray(metrics[spec.split]["confusion"], dtype=np.int64)
-    return JobOutcome(result=result, artifacts=evaluate_artifacts(classes=classifier.classes, confusion=confusion))
+    predictions = predictions_file(logits, judged.labels, images=dataset.names(spec.split), classes=classifier.classes)
+    pictures = evaluate_artifacts(classes=classifier.classes, confusion=confusion)
+    return JobOutcome(result=result, artifacts=[*pictures, predictions])

@@ -27,6 +27,7 @@ from mr_core.jobs.scale import settle_image_size
 from mr_core.jobs.stopwatch import Stopwatch
 from mr_core.label_mappings.text.spec import TextSpec
 from mr_core.plots import reprogram_artifacts
+from mr_core.predictions import predictions_file
 from mr_core.provenance import provenance
 from mr_core.reprogrammed import ReprogrammedModel
 
@@ -64,10 +65,14 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
 
     watch.begin("evaluating")
     metrics: dict[str, Any] = {"validation": None, "test": None}
+    files: list[Artifact] = []
     for part in ("validation", "test"):
         if part in parts:
             logits = predict_logits(chosen.trainable, parts[part], context.device, observer=context.observer)
             metrics[part] = evaluate(logits, parts[part].labels, classes)
+            if part == "test":
+                names = context.dataset.names("test")
+                files = [predictions_file(logits, parts[part].labels, images=names, classes=classes)]
     if state_sha256(backbone) != before:
         raise RuntimeError("the frozen backbone changed during training")
 
@@ -96,9 +101,8 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
         "trainable_parameters": sum(parameter.numel() for parameter in model.adapter_parameters()),
         "backbone_unchanged": True,
     }  # fmt: skip
-    return JobOutcome(
-        result=result, adapter=adapter, artifacts=_artifacts(spec, model, result, history.rows, classes, record)
-    )
+    pictures = _artifacts(spec, model, result, history.rows, classes, record)
+    return JobOutcome(result=result, adapter=adapter, artifacts=[*pictures, *files])
 
 
 def _baselines(

@@ -48,7 +48,11 @@ def test_the_same_test_split_gives_the_same_metrics(trained):
     assert found["confusion"] == expected["confusion"]
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert outcome.result["seen_in_training"] is False
-    assert {artifact.name for artifact in outcome.artifacts} == {"plots/confusion.svg", "plots/confusion.png"}
+    assert {artifact.name for artifact in outcome.artifacts} == {
+        "plots/confusion.svg",
+        "plots/confusion.png",
+        "predictions.csv",
+    }
     assert _evaluate(archive, adapter, split="train").result["seen_in_training"] is True
 
 

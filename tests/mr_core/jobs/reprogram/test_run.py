@@ -1,5 +1,6 @@
 """The whole job in this process, on a handful of real digits and the built-in model."""
 
+import csv
 import json
 import zipfile
 from contextlib import suppress
@@ -84,6 +85,10 @@ def test_leaves_an_adapter_that_does_what_its_metrics_say(archive):
     }
     classifier = load_adapter(zip_adapter(outcome.adapter))
     assert classifier.classes == ("0", "1", "7")
+    predictions = next(artifact for artifact in outcome.artifacts if artifact.name == "predictions.csv")
+    rows = list(csv.DictReader(predictions.content.decode().splitlines()))
+    assert sum(row["label"] == row["predicted"] for row in rows) / 24 == result["metrics"]["test"]["accuracy"]
+    assert {row["image"] for row in rows} == {name for name in zipfile.ZipFile(archive).namelist() if "test/" in name}
     right = 0
     with zipfile.ZipFile(archive) as images:
         for name in images.namelist():
