@@ -14,20 +14,15 @@ selects the epoch; with the same adapter on a random backbone as a control of th
 """
 
 import argparse
-import io
-import json
-import math
 import sys
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from benchmarks.environment import test_data
-from cli.client import TERMINAL, Client, connect
-from cli.watching import watch
+from benchmarks.runs import dataset_of, earlier, finished, mobilenet, percent, with_error
+from cli.client import Client, connect
 
 RESULTS = Path(__file__).parent / "results"
 MAPPINGS: Mapping[str, Mapping[str, Any]] = {
@@ -102,7 +97,7 @@ def main() -> int:
             for seed in PROTOCOLS[protocol].seeds
         ]
         if arguments.finished:
-            found = [_earlier(client, *cell) for cell in cells]
+            found = [earlier(client, _labels(*cell)) for cell in cells]
             rows = [job for job in found if job is not None and job["status"] == "succeeded"]
         else:
             jobs = [_submit(client, data, *cell) for cell in cells]
@@ -113,85 +108,24 @@ def main() -> int:
     return 0
 
 
-def _backbone(client: Client, data: Path, canvas: int) -> str:
-    title = f"mobilenetv2 at {canvas} px (benchmark)"
-    for backbone in client.pages("/v1/backbones"):
-        if backbone["name"] == title:
-            return str(backbone["id"])
-    form = {
-        "name": title,
-        "library": "timm",
-        "architecture": "mobilenetv2_100",
-        "arguments": '{"pad_type": "same"}',
-        "preprocessing": json.dumps({"size": canvas, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}),
-    }
-    weights = data / "weights" / "mobilenetv2_100_imagenet_fp16.safetensors"
-    with weights.open("rb") as file:
-        return str(client.upload("/v1/backbones", file, weights.name, form)["id"])
-
-
-def _dataset(client: Client, data: Path, name: str, per_class: int | None) -> str:
-    archive = data / "images" / f"{name}.zip"
-    title = f"{name}, {per_class or 'all'} a class (benchmark)"
-    return str(uploaded(client, title, lambda: limited(archive, per_class))["id"])
-
-
-def uploaded(client: Client, title: str, archive: Callable[[], BinaryIO]) -> dict[str, Any]:
-    """The dataset of that name, uploaded where the service has none."""
-    for dataset in client.pages("/v1/datasets"):
-        if dataset["name"] == title:
-            return client.wait_for_dataset(dataset["id"])
-    dataset = client.upload("/v1/datasets", archive(), "dataset.zip", {"name": title, "modality": "image"})
-    return client.wait_for_dataset(dataset["id"])
-
-
-def limited(path: Path, per_class: int | None) -> io.BytesIO:
-    """The archive, with the first `per_class` training images of each class by name."""
-    if per_class is None:
-        return io.BytesIO(path.read_bytes())
-    kept, counts = io.BytesIO(), Counter[str]()
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(kept, "w") as target:
-        for name in sorted(source.namelist()):
-            split, _, rest = name.partition("/")
-            if name.endswith("/"):
-                continue
-            label = rest.partition("/")[0]
-            counts[label] += split == "train"
-            if split == "test" or counts[label] <= per_class:
-                target.writestr(name, source.read(name))
-    kept.seek(0)
-    return kept
-
-
 def _submit(client: Client, data: Path, protocol_name: str, name: str, mapping: str, seed: int) -> dict[str, Any]:
     protocol = PROTOCOLS[protocol_name]
-    return _earlier(client, protocol_name, name, mapping, seed) or client.submit({
+    labels = _labels(protocol_name, name, mapping, seed)
+    return earlier(client, labels) or client.submit({
         "kind": "reprogram",
-        "dataset": _dataset(client, data, name, protocol.images[name]),
-        "backbone": _backbone(client, data, protocol.canvas),
+        "dataset": dataset_of(client, data, name, protocol.images[name]),
+        "backbone": mobilenet(client, data, protocol.canvas),
         "input_transform": {"kind": "padding", "image_size": protocol.image},
         "label_mapping": MAPPINGS[mapping],
         "trainer": protocol.trainer,
         "evaluation": {**protocol.evaluation, "random_backbone": mapping in protocol.controlled},
         "seed": seed,
-        "metadata": {"transfer": f"{protocol_name}/{name}/{mapping}", "seed": str(seed)},
+        "metadata": labels,
     })  # fmt: skip
 
 
-def _earlier(client: Client, protocol: str, name: str, mapping: str, seed: int) -> dict[str, Any] | None:
-    """The job of a row, where one was submitted that did not fail."""
-    row = {"metadata[transfer]": f"{protocol}/{name}/{mapping}", "metadata[seed]": str(seed)}
-    jobs = client.pages("/v1/jobs", **row)
-    return next((job for job in jobs if job["status"] not in ("failed", "cancelled", "cancelling")), None)
-
-
-def finished(client: Client, job: dict[str, Any]) -> dict[str, Any]:
-    """The job once it has succeeded, followed on the terminal until then; SystemExit where it does not."""
-    done = job if job["status"] in TERMINAL else watch(client, job["id"])
-    done = client.get(f"/v1/jobs/{job['id']}")
-    if done["status"] != "succeeded":
-        raise SystemExit(f"{done['id']}: {done['status']}: {done['error']}")
-    return dict(done)
+def _labels(protocol: str, name: str, mapping: str, seed: int) -> dict[str, str]:
+    return {"transfer": f"{protocol}/{name}/{mapping}", "seed": str(seed)}
 
 
 def _table(jobs: list[dict[str, Any]]) -> str:
@@ -217,22 +151,14 @@ def _table(jobs: list[dict[str, Any]]) -> str:
             name,
             mapping,
             str(job["spec"]["seed"]),
-            _with_error(test["accuracy"], test["n"]),
+            with_error(test["accuracy"], test["n"]),
             f"{published[0]} ± {published[1]}" if published else "-",
-            *(_percent(result["baselines"][baseline]) for baseline in BASELINES),
+            *(percent(result["baselines"][baseline]) for baseline in BASELINES),
             f"{result['timing']['images_per_second']:.0f}",
             result["verdict"]["use"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _with_error(accuracy: float, n: int) -> str:
-    return f"{100 * accuracy:.1f} ± {100 * math.sqrt(accuracy * (1 - accuracy) / n):.1f}"
-
-
-def _percent(scores: dict[str, Any] | None) -> str:
-    return f"{100 * scores['test']['accuracy']:.1f}" if scores else "-"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import test_data
-from benchmarks.transfer import finished, limited, uploaded
+from benchmarks.runs import finished, limited, uploaded
 from cli.client import Client, connect
 
 RESULTS = Path(__file__).parent / "results"
