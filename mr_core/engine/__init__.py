@@ -1,5 +1,5 @@
-"""Exact faster forms of frozen backbones, each checked against the stock model before it is used."""
+"""Faster forms of frozen backbones, each checked against the stock model before it is used."""
 
-from mr_core.engine.accelerate import accelerate
+from mr_core.engine.accelerate import Precision, accelerate
 
-__all__ = ["accelerate"]
+__all__ = ["Precision", "accelerate"]
