@@ -38,7 +38,9 @@ def read_adapter(adapter_id: str, session: SessionOf, caller: Reader) -> Adapter
         304: {"description": "The client has it: bytes of an adapter never change."},
     },
 )
-def read_content(request: Request, adapter_id: str, session: SessionOf, parts: PartsOf, caller: Reader) -> Response:
+def read_adapter_content(
+    request: Request, adapter_id: str, session: SessionOf, parts: PartsOf, caller: Reader
+) -> Response:
     """adapter.zip: config.json and adapter.safetensors. The ETag is its SHA-256."""
     row = adapters.get(session, caller.tenant, adapter_id)
     return content_response(

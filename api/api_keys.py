@@ -1,10 +1,10 @@
 """Keys of the tenant; only a key with the scope `admin` handles them."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.dependencies import Admin, SessionOf, is_storable
 from api.errors import InvalidRequest
@@ -15,6 +15,13 @@ from service.keys import Scope
 router = APIRouter(prefix="/v1/api-keys", tags=["keys"])
 
 
+def _written_out(value: Any) -> Any:
+    """A bare number would be read as seconds since 1970."""
+    if value is not None and not (isinstance(value, str) and ":" in value):
+        raise ValueError("expected a time as in RFC 3339")
+    return value
+
+
 class NewKey(BaseModel):
     """What a key is to be."""
 
@@ -22,7 +29,9 @@ class NewKey(BaseModel):
 
     name: str = Field(min_length=1, max_length=200)
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=3)]
-    expires_at: AwareDatetime | None = Field(None, description="RFC 3339 with an offset; never if null.")
+    expires_at: Annotated[AwareDatetime | None, BeforeValidator(_written_out)] = Field(
+        None, description="RFC 3339 with an offset; never if null."
+    )
 
 
 @router.post("", status_code=201)

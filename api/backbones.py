@@ -87,8 +87,18 @@ def list_backbones(session: SessionOf, caller: Reader, page: PageOf) -> Backbone
 
 
 @router.head("/{backbone_id}/content", include_in_schema=False)
-@router.get("/{backbone_id}/content", response_class=Response)
-def read_content(request: Request, backbone_id: str, session: SessionOf, parts: PartsOf, caller: Reader) -> Response:
+@router.get(
+    "/{backbone_id}/content",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {}}},
+        206: {"description": "The range asked for."},
+        304: {"description": "As held."},
+    },
+)
+def read_backbone_content(
+    request: Request, backbone_id: str, session: SessionOf, parts: PartsOf, caller: Reader
+) -> Response:
     """The weights as they were uploaded."""
     row = backbones.get(session, caller.tenant, backbone_id)
     return content_response(

@@ -40,9 +40,8 @@ class DatasetForm(BaseModel):
 
 def form_schema(model: type[BaseModel]) -> dict[str, Any]:
     """The OpenAPI request body of a form that `read_form` reads as it comes."""
-    return {
-        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": model.model_json_schema()}}}
-    }
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 class LimitedSink:
@@ -123,7 +122,7 @@ def read_dataset(dataset_id: str, session: SessionOf, caller: Reader) -> Dataset
 
 
 @router.get("/{dataset_id}/report")
-def read_report(dataset_id: str, session: SessionOf, caller: Reader) -> dict[str, Any]:
+def read_dataset_report(dataset_id: str, session: SessionOf, caller: Reader) -> dict[str, Any]:
     """Classes, counts, duplicates, corrupt files, leakage and limits, as validation found them."""
     row = datasets.get(session, caller.tenant, dataset_id)
     return {"dataset": row.id, "status": row.status, "report": row.report, "error": row.error}

@@ -17,6 +17,7 @@ from api import (
     home,
     jobs,
     methods,
+    openapi,
     predictions,
     results,
     usage,
@@ -63,7 +64,9 @@ def create_app(settings: Settings) -> FastAPI:
         dependencies=[Depends(refuse_unknown_parameters)],
         responses={"4XX": {"model": Problem, "content": {PROBLEM_JSON: {}}}, "5XX": {"model": Problem}},
         redoc_url=None,
+        generate_unique_id_function=openapi.operation_id,
     )
+    openapi.install(app)
     app.state.parts = parts
     for module in (
         home,

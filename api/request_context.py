@@ -15,6 +15,7 @@ from service.errors import NotFound
 from service.rate_limits import WINDOW_S, Standing
 
 _log = structlog.get_logger(__name__)
+_NOWHERE = re.compile(r"[\x00\n]")  # a line break would slip past the patterns of routes
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -47,8 +48,8 @@ class RequestContext:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                if "\x00" in scope["path"]:
-                    error = NotFound("no id and no route holds a NUL character")
+                if _NOWHERE.search(scope["path"]):
+                    error = NotFound("no id and no route holds a NUL character or a line break")
                     await problem_response(error, request_id=request_id)(scope, receive, send_with_id)
                 else:
                     await self.app(scope, receive, send_with_id)

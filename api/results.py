@@ -95,15 +95,19 @@ def list_artifacts(job_id: str, session: SessionOf, caller: Reader) -> ListOf[Ar
 
 
 FileName = Annotated[str, Path(max_length=200, pattern=r"^[A-Za-z0-9_./-]+$")]
-_FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {OCTETS: {}}},
-    206: {"description": "The range asked for."},
-    304: {"description": "As held."},
-}
+HTML, SVG, PNG = "text/html", "image/svg+xml", "image/png"
+
+
+def _file(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    return {
+        200: {"content": {media_type: {} for media_type in media_types}},
+        206: {"description": "The range asked for."},
+        304: {"description": "As held."},
+    }
 
 
 @router.head("/{job_id}/artifacts/{name:path}", include_in_schema=False)
-@router.get("/{job_id}/artifacts/{name:path}", response_class=Response, responses=_FILE)
+@router.get("/{job_id}/artifacts/{name:path}", response_class=Response, responses=_file(OCTETS, HTML, SVG, PNG))
 def read_artifact(
     request: Request, job_id: str, name: FileName, session: SessionOf, parts: PartsOf, caller: Reader
 ) -> Response:
@@ -113,7 +117,7 @@ def read_artifact(
 
 
 @router.head("/{job_id}/plots/{name}", include_in_schema=False)
-@router.get("/{job_id}/plots/{name}", response_class=Response, responses=_FILE)
+@router.get("/{job_id}/plots/{name}", response_class=Response, responses=_file(SVG, PNG))
 def read_plot(
     request: Request,
     job_id: str,
@@ -128,8 +132,8 @@ def read_plot(
 
 
 @router.head("/{job_id}/report", include_in_schema=False)
-@router.get("/{job_id}/report", response_class=Response, responses=_FILE)
-def read_report(request: Request, job_id: str, session: SessionOf, parts: PartsOf, caller: Reader) -> Response:
+@router.get("/{job_id}/report", response_class=Response, responses=_file(HTML))
+def read_job_report(request: Request, job_id: str, session: SessionOf, parts: PartsOf, caller: Reader) -> Response:
     """The job's report, one HTML page."""
     job = jobs.get_job(session, caller.tenant, job_id)
     return _serve(request, parts, results.get_artifact(session, job.id, "report.html"))

@@ -1,16 +1,29 @@
 """What the tenant and its keys have used, against what they may."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from api.dependencies import Parts, PartsOf, Reader, SessionOf
 from api.errors import InvalidRequest
 from service import jobs, keys, quotas, usage
 from service.keys import Caller
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def _written_out(value: Any) -> Any:
+    """A bare number would be read as seconds since 1970."""
+    if isinstance(value, str) and not _DAY.fullmatch(value):
+        raise ValueError("expected YYYY-MM-DD")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_written_out)]
 
 router = APIRouter(prefix="/v1/usage", tags=["usage"])
 
@@ -79,8 +92,8 @@ def read_usage(
     session: SessionOf,
     parts: PartsOf,
     caller: Reader,
-    first: Annotated[date | None, Query(alias="from", description="First day (UTC); 29 days before `to`.")] = None,
-    last: Annotated[date | None, Query(alias="to", description="Last day (UTC), included; today.")] = None,
+    first: Annotated[Day | None, Query(alias="from", description="First day (UTC); 29 days before `to`.")] = None,
+    last: Annotated[Day | None, Query(alias="to", description="Last day (UTC), included; today.")] = None,
 ) -> UsageAnswer:
     """Requests, uploads, predictions, jobs and computing of a period, and the quotas now.
 

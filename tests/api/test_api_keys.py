@@ -58,6 +58,9 @@ def test_scopes(gateway, tenant, stand_in):
         {"tenant": "y"},
         {"name": "x\u0000"},
         {"expires_at": "2030-01-01T00:00:00"},
+        {"expires_at": 1893456000},
+        {"expires_at": "1893456000"},
+        {"expires_at": "-5"},
     ],
 )
 def test_bad_keys_are_refused(client, change):

@@ -88,6 +88,7 @@ def test_a_period_of_the_past_is_empty(client, stand_in):
         ({"from": "yesterday"}, "from"),
         ({"to": "2026-02-30"}, "to"),
         ({"to": ""}, "to"),
+        ({"to": "0"}, "to"),
         ({"first": "2026-01-01"}, "first"),
     ],
 )
