@@ -11,9 +11,9 @@ from api.errors import InvalidRequest
 from api.responses import DatasetAnswer, ListOf, list_of
 from api.uploads import Form, read_form
 from mr_core.errors import ReprogrammingError
-from service import datasets
+from service import datasets, uploads
 from service.blobs import BlobWriter
-from service.errors import PayloadTooLarge, QuotaExceeded
+from service.errors import NotFound, PayloadTooLarge, QuotaExceeded
 from service.keys import Caller
 from service.orphans import delete_orphan
 from service.quotas import Kept, Room, require_room, take_room
@@ -72,14 +72,18 @@ async def create_dataset(request: Request, response: Response, parts: PartsOf, c
         sink = LimitedSink(writer, parts.settings.max_upload_bytes, room)
         form = await read_form(request, files={"file": lambda _: sink}, texts={"name", "modality"})
         name, modality = _fields(form)
-        answer = await run_sync(_keep, parts, caller, writer, name, modality)
-    parts.prometheus.uploaded(answer.size_bytes)
-    parts.usage.count(caller, uploads=1, uploaded_bytes=answer.size_bytes)
+        answer = await run_sync(lambda: keep_dataset(parts, caller, writer, name=name, modality=modality))
     response.headers["Location"] = f"/v1/datasets/{answer.id}"
     return answer
 
 
-def _keep(parts: Parts, caller: Caller, writer: BlobWriter, name: str, modality: str) -> DatasetAnswer:
+def keep_dataset(
+    parts: Parts, caller: Caller, writer: BlobWriter, *, name: str, modality: str, upload_id: str | None = None
+) -> DatasetAnswer:
+    """The dataset of what was written, which was refused where it cannot be one; nothing is kept then.
+
+    With `upload_id`, the dataset that a resumable upload becomes: the one it has become, where another was quicker.
+    """
     from mr_core.datasets.archive import check_archive  # numpy and Pillow, which the gateway starts without
 
     try:
@@ -91,6 +95,9 @@ def _keep(parts: Parts, caller: Caller, writer: BlobWriter, name: str, modality:
     blob = writer.commit()
     try:
         with parts.database.session() as session:
+            upload = uploads.hold(session, caller.tenant, upload_id) if upload_id is not None else None
+            if upload is not None and upload.dataset_id is not None:
+                return DatasetAnswer.of(datasets.get(session, caller.tenant, upload.dataset_id))
             take_room(session, caller.tenant, "datasets", parts.settings, size_bytes=blob.size_bytes)
             row = datasets.create(
                 session,
@@ -102,10 +109,15 @@ def _keep(parts: Parts, caller: Caller, writer: BlobWriter, name: str, modality:
                 max_attempts=parts.settings.max_attempts,
                 key_id=caller.key_id,
             )
-            return DatasetAnswer.of(row)
-    except QuotaExceeded:  # others of the tenant have taken the room meanwhile
+            if upload is not None:
+                uploads.finish(session, upload, row.id)
+            answer = DatasetAnswer.of(row)
+    except (QuotaExceeded, NotFound):  # others of the tenant have taken the room meanwhile, or deleted the upload
         delete_orphan(parts.database, parts.blobs, blob.sha256)
         raise
+    parts.prometheus.uploaded(answer.size_bytes)
+    parts.usage.count(caller, uploads=1, uploaded_bytes=answer.size_bytes)
+    return answer
 
 
 @router.get("")

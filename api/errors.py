@@ -117,6 +117,7 @@ STATUS_BY_ERROR: dict[type[Exception], int] = {
     service.NotFound: 404,
     service.Conflict: 409,
     service.PayloadTooLarge: 413,
+    service.DigestMismatch: 422,
     service.InvalidValue: 422,
     service.UrlNotAllowed: 422,
     service.QuotaExceeded: 429,

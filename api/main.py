@@ -20,6 +20,7 @@ from api import (
     openapi,
     predictions,
     results,
+    resumable_uploads,
     usage,
     webhooks,
 )
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         health,
         methods,
         datasets,
+        resumable_uploads,
         backbones,
         jobs,
         estimates,
@@ -90,6 +92,8 @@ def create_app(settings: Settings) -> FastAPI:
     def limit_of(path: str) -> int:
         if path in _UPLOADS:
             return settings.max_upload_bytes + _FORM_BYTES
+        if resumable_uploads.is_part(path):
+            return resumable_uploads.MAX_PART_BYTES
         return predictions.MAX_BODY_BYTES if path.endswith("/predict") else _JSON_BYTES
 
     app.add_middleware(BodyLimits, limit_of=limit_of)

@@ -15,9 +15,12 @@ from service.models import (
     StoredAdapter,
     StoredArtifact,
     StoredCheckpoint,
+    Upload,
+    UploadPart,
     Webhook,
     WebhookDelivery,
 )
+from service.uploads import part_count
 
 T = TypeVar("T", bound=BaseModel)
 Row = TypeVar("Row")
@@ -76,6 +79,61 @@ class DatasetAnswer(BaseModel):
             error=Failure(**row.error) if row.error else None,
             created_at=row.created_at,
         )
+
+
+class PartAnswer(BaseModel):
+    """A part of an upload that has arrived."""
+
+    n: int
+    size_bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, row: UploadPart) -> "PartAnswer":
+        return cls(n=row.n, size_bytes=row.size_bytes, sha256=row.sha256)
+
+
+class UploadAnswer(BaseModel):
+    """A resumable upload."""
+
+    id: str
+    purpose: str
+    name: str
+    modality: str
+    size_bytes: int
+    sha256: str | None = Field(description="Of the whole, as announced.")
+    part_bytes: int = Field(description="Of every part but the last, which has what is left.")
+    parts: int = Field(description="They have the numbers 1 to this one.")
+    status: Literal["open", "complete"]
+    dataset: str | None = Field(description="What it has become.")
+    created_at: datetime
+    expires_at: datetime = Field(description="Moved on by every new part.")
+
+    @classmethod
+    def of(cls, row: Upload) -> "UploadAnswer":
+        return cls(**upload_fields(row))
+
+
+class UploadDetail(UploadAnswer):
+    """A resumable upload, and the parts that have arrived."""
+
+    received: list[PartAnswer]
+
+    @classmethod
+    def with_parts(cls, row: Upload, parts: Sequence[UploadPart]) -> "UploadDetail":
+        return cls(**upload_fields(row), received=[PartAnswer.of(part) for part in parts])
+
+
+def upload_fields(row: Upload) -> dict[str, Any]:
+    """The fields of an UploadAnswer."""
+    same = "id purpose name modality size_bytes part_bytes created_at expires_at"
+    return {
+        **{name: getattr(row, name) for name in same.split()},
+        "sha256": row.file_digest,
+        "parts": part_count(row),
+        "status": "open" if row.dataset_id is None else "complete",
+        "dataset": row.dataset_id,
+    }
 
 
 class BackboneAnswer(BaseModel):

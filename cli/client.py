@@ -83,6 +83,11 @@ class Client:
         ).json()
         return answer
 
+    def complete_upload(self, upload_id: str) -> dict[str, Any]:
+        """What an upload in parts becomes; asked again where the answer is lost, which gives the same."""
+        timeout = httpx.Timeout(60, read=600)
+        return self._patiently("POST", f"/v1/uploads/{upload_id}/complete", tries=4, timeout=timeout)
+
     def wait_for_dataset(self, dataset_id: str, *, timeout_s: float = 3600) -> dict[str, Any]:
         """The dataset once its validation has ended, `ready` or `invalid`."""
         give_up_at = time.monotonic() + timeout_s

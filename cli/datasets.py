@@ -5,7 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cli.client import connect
+from cli import uploading
+from cli.client import Client, connect
 from cli.errors import Exit
 from cli.output import print_json, print_table, say
 
@@ -14,7 +15,7 @@ def configure(_: str, parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="datasets, newest first")
     listing.add_argument("--limit", type=int, default=50)
-    upload = actions.add_parser("upload", help="upload an archive, and wait for its validation")
+    upload = actions.add_parser("upload", help="upload an archive, in parts if large, and wait for its validation")
     upload.add_argument("path", type=Path, metavar="PATH", help="zip, tar.gz, npz or parquet of labelled images")
     upload.add_argument("--name", help="default: the file's name")
     upload.add_argument("--modality", default="image")
@@ -41,14 +42,21 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _upload(arguments: argparse.Namespace) -> int:
     path: Path = arguments.path
-    form = {"name": arguments.name or path.name, "modality": arguments.modality}
-    with connect() as client, path.open("rb") as file:
-        dataset = client.upload("/v1/datasets", file, path.name, form)
+    with connect() as client:
+        dataset = _send(client, path, {"name": arguments.name or path.name, "modality": arguments.modality})
         if not arguments.no_wait:
             say(f"dataset {dataset['id']}: validating")
             dataset = client.wait_for_dataset(dataset["id"])
     _print(dataset, arguments)
     return Exit.FAILED if dataset["status"] == "invalid" else Exit.DONE
+
+
+def _send(client: Client, path: Path, form: dict[str, str]) -> dict[str, Any]:
+    """In parts where the file is large, otherwise at once."""
+    if path.stat().st_size < uploading.IN_PARTS_BYTES:
+        with path.open("rb") as file:
+            return client.upload("/v1/datasets", file, path.name, form)
+    return uploading.upload_dataset(client, path, name=form["name"], modality=form["modality"])
 
 
 def _show(arguments: argparse.Namespace) -> int:

@@ -206,6 +206,11 @@ class BlobWriter:
         self.size_bytes += len(content)
         return len(content)
 
+    @property
+    def sha256(self) -> str:
+        """Of the bytes so far."""
+        return self._digest.hexdigest()
+
     def commit(self) -> BlobInfo:
         """Make the bytes a blob, durable and under its final name."""
         blobs, sha256 = self._blobs, self._digest.hexdigest()

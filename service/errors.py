@@ -107,6 +107,30 @@ class IdempotencyKeyReused(Conflict):
     code = "idempotency_key_reused"
 
 
+class PartConflict(Conflict):
+    """The upload has this part already, with other bytes."""
+
+    code = "part_conflict"
+
+
+class UploadIncomplete(Conflict):
+    """Parts of the upload are missing."""
+
+    code = "upload_incomplete"
+
+
+class UploadCompleted(Conflict):
+    """The upload is complete; no part of it can change."""
+
+    code = "upload_completed"
+
+
+class DigestMismatch(ServiceError):
+    """The bytes that came are not those that were announced."""
+
+    code = "digest_mismatch"
+
+
 class WebhookDisabled(Conflict):
     """The receiver has answered that it is gone; nothing is sent to it any more."""
 

@@ -4,7 +4,7 @@ import secrets
 import time
 from typing import Literal
 
-Prefix = Literal["job", "ds", "bb", "ad", "key", "wk", "wh", "msg"]
+Prefix = Literal["job", "ds", "bb", "ad", "key", "wk", "wh", "msg", "up"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 

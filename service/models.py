@@ -245,6 +245,53 @@ class FeatureSet(Base):
     )
 
 
+class Upload(Base):
+    """A file that comes in parts; complete once `dataset_id` says what became of it."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    purpose: Mapped[str]
+    name: Mapped[str]
+    modality: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    file_digest: Mapped[str | None]  # SHA-256 of the whole, where the client has announced it
+    part_bytes: Mapped[int] = mapped_column(BigInteger)
+    dataset_id: Mapped[str | None]  # no foreign key: a dataset may be deleted before the record of its upload
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("purpose IN ('dataset')", name="upload_purpose"),
+        Index("uploads_by_tenant", "tenant", "created_at", "id"),
+        Index("uploads_by_expiry", "expires_at"),
+    )
+
+
+class UploadPart(Base):
+    """A part of an upload that has arrived, as a blob; the first has number 1."""
+
+    __tablename__ = "upload_parts"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    n: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class AdapterAlias(Base):
+    """A name of the tenant's own for an adapter, which can be moved to another."""
+
+    __tablename__ = "adapter_aliases"
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    adapter_id: Mapped[str] = mapped_column(ForeignKey("adapters.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class WorkerHeartbeat(Base):
     """A worker that is alive: which queue it serves and which device it owns."""
 

@@ -4,7 +4,16 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from service.blobs import Blobs
-from service.models import Blob, Dataset, FeatureSet, RegisteredBackbone, StoredAdapter, StoredArtifact, StoredCheckpoint
+from service.models import (
+    Blob,
+    Dataset,
+    FeatureSet,
+    RegisteredBackbone,
+    StoredAdapter,
+    StoredArtifact,
+    StoredCheckpoint,
+    UploadPart,
+)
 from service.session import Database
 
 _REFERENCES = (
@@ -15,6 +24,7 @@ _REFERENCES = (
     StoredCheckpoint.sha256,
     StoredArtifact.sha256,
     StoredAdapter.sha256,
+    UploadPart.sha256,
 )
 
 

@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     feature_cache_bytes: int = Field(
         10240 * MIB, ge=0, description="Outputs of backbones kept for later jobs; the least used go first. 0: none."
     )
+    max_uploads: int = Field(20, ge=1, description="Resumable uploads under way that one tenant may have.")
+    upload_expiry_s: float = Field(
+        86400, gt=0, description="A resumable upload is deleted so long after its last new part."
+    )
     max_webhooks: int = Field(20, ge=1, description="Webhooks that one tenant may have.")
     webhook_timeout_s: float = Field(
         10, gt=0, le=60, description="A receiver that has not answered a webhook by then has not taken it."

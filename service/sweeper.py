@@ -14,7 +14,7 @@ from celery import Celery
 from sqlalchemy import ColumnElement, and_, case, func, literal, select
 from sqlalchemy.orm import Session
 
-from service import attempts, workers
+from service import attempts, uploads, workers
 from service.blobs import Blobs
 from service.deliveries import Deliverer, delete_old
 from service.dispatch import dispatch
@@ -95,7 +95,8 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Delete blobs that nothing refers to, files that never became blobs, and records of old deliveries."""
+        """Delete expired uploads, blobs without references, files that never became blobs, and old records."""
+        uploads.delete_expired(self._database, self._blobs)
         age_s = self._settings.orphan_blob_s
         removed = delete_orphans(self._database, self._blobs, older_than_s=age_s) + self._blobs.remove_strays(age_s)
         if removed:

@@ -64,7 +64,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
             self.end_headers()
             self.wfile.write(payload)
 
-        do_GET = do_POST = do_DELETE = handle_any
+        do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
         def log_message(self, *_: object) -> None:
             pass
