@@ -12,6 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from mr_core.threads import threads_for
+
 GRID = (0.001, 0.01, 0.1, 1.0, 10.0)  # sklearn's C, on standardised features
 DEFAULT_C = 0.1
 
@@ -44,18 +46,17 @@ def fit_probe(
     """
     features, labels = np.asarray(train[0], dtype=np.float64), train[1]
     mean, std = features.mean(0), features.std(0) + 1e-8
+    standardised = (features - mean) / std
+    judged = None if validation is None else (np.asarray(validation[0], dtype=np.float64) - mean) / std
     best: tuple[float, LogisticRegression] | None = None
-    for c in GRID if validation is not None else (DEFAULT_C,):
-        probe = LogisticRegression(C=c, max_iter=200)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            probe.fit((features - mean) / std, labels)
-        beat()
-        score = 0.0
-        if validation is not None:
-            score = float(probe.score((np.asarray(validation[0], dtype=np.float64) - mean) / std, validation[1]))
-        if best is None or score > best[0]:
-            best = (score, probe)
+    with threads_for(features.size * n_classes), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for c in GRID if validation is not None else (DEFAULT_C,):
+            probe = LogisticRegression(C=c, max_iter=200).fit(standardised, labels)
+            beat()
+            score = float(probe.score(judged, validation[1])) if validation is not None else 0.0
+            if best is None or score > best[0]:
+                best = (score, probe)
     assert best is not None
     return _folded(best[1], mean, std, n_classes)
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from mr_core.jobs.preparation import ready_backbone
 from mr_core.jobs.reprogram.parts import read_parts
 from mr_core.jobs.reprogram.spec import ReprogramSpec
 from mr_core.reprogrammed import FeatureHead, ReprogrammedModel, Trainable
+from mr_core.threads import threads_for
 from mr_core.trainers.trainer import LabelledFeatures, LabelledInputs, TrainingHistory, TrainingRun
 
 Parts = Mapping[Part, LabelledInputs]
@@ -108,7 +110,13 @@ def _train(
     )
     on_features = isinstance(parts["train"], LabelledFeatures)
     trainable = FeatureHead(model) if on_features else model
-    return Trained(seed, model, trainable, spec.trainer.build().train(trainable, run))
+    with threads_for(_head_step(model, len(parts["train"]))) if on_features else nullcontext():
+        return Trained(seed, model, trainable, spec.trainer.build().train(trainable, run))
+
+
+def _head_step(model: ReprogrammedModel, n: int) -> int:
+    """Multiply-adds of the head on all training images: an upper bound of a step's."""
+    return n * model.label_mapping.matrix().numel()
 
 
 def _scores(model: Trainable, parts: Parts, context: JobContext) -> Scores:
