@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
+import structlog
 from pydantic import BaseModel
 
 from api.errors import PredictorUnavailable
@@ -14,6 +15,8 @@ from service.predictor_launch import ensure_predictor, token_header
 from service.settings import Settings
 
 _TIMEOUT = httpx.Timeout(300, connect=5)  # the first question about a backbone waits until it is loaded
+_TRIES = 2  # a question that ends the predictor it is put to must not go round until none is left
+_log = structlog.get_logger(__name__)
 
 
 class Inspection(BaseModel):
@@ -42,21 +45,32 @@ def predict(
 
 
 def _ask(settings: Settings, path: str, **request: Any) -> Any:
-    try:
-        url = ensure_predictor(settings)
-    except TransientError as error:
-        raise PredictorUnavailable(error.detail) from error
-    try:
-        answer = httpx.post(
-            f"{url}{path}", headers=token_header(settings), timeout=_TIMEOUT, trust_env=False, **request
-        )
-    except httpx.HTTPError as error:
-        raise PredictorUnavailable(f"the predictor did not answer: {type(error).__name__}") from error
+    answer = _answer(settings, path, **request)
     if answer.is_success:
         return answer.json()
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         raise PredictorUnavailable("the predictor does not take this gateway's MR_PREDICTOR_TOKEN")
     raise _told(answer)
+
+
+def _answer(settings: Settings, path: str, **request: Any) -> httpx.Response:
+    """What a predictor answers. Where one dies meanwhile, another is asked the same, which changes nothing there."""
+    broken: list[str] = []
+    while True:
+        try:
+            url = ensure_predictor(settings, apart_from=broken)
+        except TransientError as error:
+            raise PredictorUnavailable(error.detail) from error
+        try:
+            return httpx.post(
+                f"{url}{path}", headers=token_header(settings), timeout=_TIMEOUT, trust_env=False, **request
+            )
+        except httpx.HTTPError as error:
+            broken.append(url)
+            is_last = len(broken) == _TRIES or not set(settings.predictor_urls) - set(broken)
+            if is_last or isinstance(error, httpx.ReadTimeout):
+                raise PredictorUnavailable(f"the predictor did not answer: {type(error).__name__}") from error
+            _log.warning("a predictor broke off, another is asked", url=url, error=type(error).__name__)
 
 
 def _told(answer: httpx.Response) -> Exception:

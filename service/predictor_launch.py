@@ -2,6 +2,7 @@
 
 import fcntl
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import httpx
@@ -14,13 +15,13 @@ _POLL_S = 0.1
 _START_S = 90.0
 
 
-def ensure_predictor(settings: Settings, *, timeout_s: float = _START_S) -> str:
+def ensure_predictor(settings: Settings, *, timeout_s: float = _START_S, apart_from: Collection[str] = ()) -> str:
     """The address of a predictor that answers; starts the embedded one where none is set, and waits for it.
 
-    Cheap once it runs. TransientError where none answers in time.
+    Of several, one that is not in `apart_from`. Cheap once it runs. TransientError where none answers in time.
     """
     if settings.predictor_urls:
-        return _answering(settings)
+        return _answering(settings, apart_from)
     give_up_at = time.monotonic() + timeout_s
     wanted(settings.data_dir).touch()
     while (url := _embedded(settings)) is None:
@@ -73,11 +74,11 @@ def _embedded(settings: Settings) -> str | None:
     return url if url and _answers(url, settings) else None
 
 
-def _answering(settings: Settings) -> str:
+def _answering(settings: Settings, apart_from: Collection[str]) -> str:
     urls = settings.predictor_urls
     first = time.monotonic_ns() % len(urls)  # spreads callers over the predictors without a counter to share
     for url in urls[first:] + urls[:first]:
-        if _answers(url, settings):
+        if url not in apart_from and _answers(url, settings):
             return url
     raise TransientError(f"no predictor answers at {', '.join(urls)}")
 
