@@ -34,7 +34,7 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for chatty in ("alembic", "httpx", "urllib3", "kombu", "amqp"):
+    for chatty in ("alembic", "httpx", "urllib3", "celery", "kombu", "amqp"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     structlog.configure(
         processors=[

@@ -33,8 +33,12 @@ def run_worker(
     structlog.contextvars.bind_contextvars(worker=worker_id)
     database = open_database(settings)
     database.wait_ready()
-    for name in remove_leftovers(scratch_root(settings)):
-        _log.warning("removed the scratch folder of a killed attempt", folder=name)
+
+    def remove_scratch(**_: Any) -> None:
+        for name in remove_leftovers(scratch_root(settings)):
+            _log.warning("removed the scratch folder of a killed attempt", folder=name)
+
+    remove_scratch()
     stop_flag = _StopFlag()
     supervisor = Supervisor(
         settings=settings,
@@ -65,7 +69,12 @@ def run_worker(
     def when_stopping(**_: Any) -> None:
         stop_flag.raise_()
 
+    def keep_logging(**_: Any) -> None:
+        """Without a receiver Celery sets the root logger to its own level, and no attempt is seen to start or end."""
+
+    signals.setup_logging.connect(keep_logging)
     signals.worker_ready.connect(when_ready)
+    signals.worker_process_init.connect(remove_scratch)  # in a child that takes the place of a killed one
     signals.worker_shutting_down.connect(when_stopping)
     consumer = celery.Worker(
         queues=[queue],
