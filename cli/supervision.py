@@ -26,6 +26,7 @@ class Part:
     variables: Mapping[str, str]
     prepare: Callable[[], Mapping[str, str]] = dict
     inherited: Sequence[int] = ()  # file descriptors that it shares with this process
+    module: str = "cli.part"  # given the number of this process and the arguments
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
     _started_at: float = field(default=0.0, init=False)
@@ -40,7 +41,7 @@ class Part:
             self.log.replace(self.log.with_suffix(".log.1"))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli.part", str(os.getpid()), *self.arguments],
+                [sys.executable, "-m", self.module, str(os.getpid()), *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

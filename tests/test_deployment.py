@@ -5,20 +5,18 @@ import re
 import shlex
 import subprocess
 import tomllib
-from pathlib import Path
+from collections import Counter
 
 import pytest
-import yaml
 
 from cli.main import COMMANDS
 from service.settings import Settings
+from tests.cluster.cluster import COMPOSE, QUICK, ROOT, SERVERS, Cluster, described, replicas
 
-ROOT = Path(__file__).resolve().parent.parent
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
-_PARTS = ("migrate", "gateway", "sweeper", "io-worker", "cpu-worker", "gpu-worker", "predictor")
+_PARTS = ("migrate", "gateway", "sweeper", "io-worker", "cpu-worker", "gpu-worker", "predictor", "predictor-2")
 
 
 def shown(default):
@@ -56,6 +54,36 @@ def test_compose_starts_every_part():
 def test_compose_sets_what_settings_know(part):
     names = {name for name in COMPOSE["services"][part]["environment"] if name.startswith("MR_")}
     assert names <= {f"MR_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_the_cluster_of_the_tests_is_the_one_of_compose(tmp_path):
+    """Same parts, same commands but for addresses, the same settings and short times."""
+    cluster = Cluster(tmp_path)
+    assert set(described()) == {*SERVERS, *_PARTS} - {"migrate", "gpu-worker"}
+    assert Counter(cluster.service_of.values()) == {
+        name: replicas(service) for name, service in described().items() if name not in SERVERS
+    }
+    for name, part in cluster.parts.items():
+        service = COMPOSE["services"][cluster.service_of[name]]
+        assert len(part.arguments) == len(service["command"]) - 1
+        assert part.arguments[0] == service["command"][1]
+        given = {variable for variable in service["environment"] if variable.startswith("MR_")}
+        assert set(cluster.variables(name)) == given | set(QUICK)
+    assert cluster.redis.arguments[1:3] == ["--appendonly", "yes"]
+
+
+def test_what_may_fail_alone_is_there_twice():
+    running = described()
+    assert [replicas(running[name]) for name in ("gateway", "sweeper", "cpu-worker")] == [2, 2, 2]
+    urls = running["gateway"]["environment"]["MR_PREDICTOR_URLS"].split(",")
+    assert [url.split("/")[2].split(":")[0] for url in urls] == [name for name in running if "predictor" in name]
+    assert len(urls) == 2
+
+
+def test_each_gateway_has_a_port_of_its_own():
+    (published,) = COMPOSE["services"]["gateway"]["ports"]
+    first, last = re.fullmatch(r"\$\{MR_PUBLISH:-127\.0\.0\.1:(\d+)-(\d+)\}:8000", published).groups()
+    assert int(last) - int(first) + 1 == replicas(COMPOSE["services"]["gateway"])
 
 
 def test_compose_has_no_default_secret():

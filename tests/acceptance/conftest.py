@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import psutil
 import pytest
 
 from cli.client import Client
+from tests.processes import processes_on, wait_until
 
 # A lost worker is noticed within seconds; long enough for a machine that runs other tests as well.
 _QUICK = {"MR_LEASE_S": "12", "MR_HEARTBEAT_S": "3", "MR_SWEEP_S": "1"}
@@ -73,23 +72,7 @@ class Up:
 
     def processes(self) -> list[psutil.Process]:
         """Everything that lives on the data folder: parts, attempts, the database and its backends."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                names = (process.environ().get("MR_DATA_DIR"), process.cwd())
-                ours = any(name and Path(name).is_relative_to(self.data_dir) for name in names)
-                if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float, what: str) -> None:
-    give_up_at = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_at, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(0.2)
+        return processes_on(self.data_dir)
 
 
 @pytest.fixture(scope="module")

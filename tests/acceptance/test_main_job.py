@@ -16,7 +16,7 @@ import pytest
 from cli.client import TERMINAL
 from cli.digits import write_digits
 from cli.output import accuracy
-from tests.acceptance.conftest import wait_until
+from tests.processes import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -12,10 +12,13 @@ from typing import Literal
 
 import numpy as np
 
+import mr_core.job_spec
+import mr_core.jobs
 from mr_core.errors import SpecError
 from mr_core.jobs.base import JobSpec
 from mr_core.jobs.outcome import AdapterContent, Artifact, JobOutcome, SpectrumContent
 from mr_core.observer import Checkpoint
+from mr_core.registry import tagged_union
 
 
 class ToySpec(JobSpec):
@@ -93,3 +96,9 @@ class ToySpec(JobSpec):
         (context.scratch / "images.npy").write_bytes(b"0" * 1000)
         subprocess.Popen(["sleep", "120"])
         time.sleep(120)
+
+
+def register():
+    """Have this process know the kind; before anything imports the union of kinds by name."""
+    mr_core.jobs.JOB_KINDS["toy"] = ToySpec
+    mr_core.job_spec.AnyJobSpec = mr_core.jobs.AnyJobSpec = tagged_union(mr_core.jobs.JOB_KINDS)
