@@ -11,7 +11,7 @@ from mr_core.backbones.calibration import N_IMAGES, calibrate_batch_norm, has_ba
 from mr_core.datasets.dataset import ImageDataset
 from mr_core.datasets.pack import Split
 from mr_core.datasets.splits import stratified_sample
-from mr_core.engine import accelerate
+from mr_core.engine import Precision, accelerate
 from mr_core.errors import SpecError
 from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.input_transforms.module import InputTransform
@@ -42,8 +42,10 @@ class ImageSource:
         return LabelledImages(images=images, labels=labels if indices is None else labels[indices])
 
 
-def ready_backbone(context: JobContext, backbone_id: str, input_transform: InputTransformSpec) -> Backbone:
-    """The backbone on the job's device, in its fast form.
+def ready_backbone(
+    context: JobContext, backbone_id: str, input_transform: InputTransformSpec, *, precision: Precision = "float32"
+) -> Backbone:
+    """The backbone on the job's device, in its fast form; SpecError where its gradient does not bear the precision.
 
     A random one with BatchNorm takes its statistics first, from training images in the untrained transform. The
     same images each time: up to 256, stratified, seed 0.
@@ -58,6 +60,6 @@ def ready_backbone(context: JobContext, backbone_id: str, input_transform: Input
         sample = ImageSource(context, backbone).read(transform, "train", chosen)
         with torch.no_grad():
             calibrate_batch_norm(backbone, transform(sample.batch(slice(None), torch.device("cpu"))))
-    fast = accelerate(backbone.to(context.device))
+    fast = accelerate(backbone.to(context.device), precision=precision)
     fast.chunk_size = max(1, fast.chunk_size // context.batch_divisor)
     return fast

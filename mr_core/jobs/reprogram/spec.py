@@ -39,6 +39,12 @@ class ReprogramSpec(AroundBackbone, JobSpec):
     input_transform: AnyInputTransformSpec = PaddingSpec()
     label_mapping: AnyLabelMappingSpec = IterativeSpec()
     trainer: AnyTrainerSpec = GradientSpec()
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Of the backbone's arithmetic in training; everything is judged in float32. bfloat16 is refused "
+        "where the gradient, measured against float32 first, does not hold: vision transformers bear it, most "
+        "convnets do not. It gains speed only on processors that have it.",
+    )
     evaluation: Evaluation = Evaluation()
     repeats: int = Field(
         1,

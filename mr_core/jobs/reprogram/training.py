@@ -32,6 +32,13 @@ class Trained:
     history: TrainingHistory
     scores: Scores | None = None
 
+    def around(self, backbone: Backbone) -> "Trained":
+        """The same adapter around another form of its backbone, such as the one in full precision."""
+        if self.model.backbone is backbone:
+            return self
+        model = ReprogrammedModel(self.model.input_transform, backbone, self.model.label_mapping)
+        return replace(self, model=model, trainable=FeatureHead(model) if self.trainable is not self.model else model)
+
 
 def untrained_model(spec: ReprogramSpec, backbone: Backbone, context: JobContext) -> ReprogrammedModel:
     """The spec's model before training, on the job's device."""
@@ -41,11 +48,15 @@ def untrained_model(spec: ReprogramSpec, backbone: Backbone, context: JobContext
 
 def train_repeats(spec: ReprogramSpec, context: JobContext, backbone: Backbone, parts: Parts) -> list[Trained]:
     """A training a seed, in order; of a single one the scores are left to the job's evaluation."""
+    through = backbone
+    if spec.precision != "float32":
+        through = ready_backbone(context, spec.backbone, spec.input_transform, precision=spec.precision)
     if spec.repeats == 1:
-        return [_train(spec, context, backbone, parts, seed=spec.seed)]
+        return [_train(spec, context, through, parts, seed=spec.seed).around(backbone)]
     trained = []
     for index in range(spec.repeats):
-        one = _train(spec, context, backbone, parts, seed=spec.seed + index, repeat=(index, spec.repeats))
+        one = _train(spec, context, through, parts, seed=spec.seed + index, repeat=(index, spec.repeats))
+        one = one.around(backbone)
         scores = _scores(one.trainable, parts, context)
         trained.append(replace(one, scores=scores))
     return trained

@@ -176,6 +176,31 @@ def test_other_methods_end_in_an_adapter_that_loads(archive, transform, mapping)
     assert right / len(names) == pytest.approx(outcome.result["metrics"]["test"]["accuracy"])
 
 
+def test_trains_in_bfloat16_and_is_judged_in_float32(archive):
+    spec = SPEC | {
+        "backbone": "random:timm:test_vit",
+        "input_transform": {"kind": "watermark"},
+        "label_mapping": {"kind": "bayesian"},
+        "trainer": {"kind": "gradient", "epochs": 1, "batch_size": 32},
+        "precision": "bfloat16",
+    }
+    outcome = run(JobSpec.parse(spec), archive)
+    assert outcome.result["backbone_unchanged"]
+    classifier = load_adapter(zip_adapter(outcome.adapter))  # in float32
+    predictions = next(artifact for artifact in outcome.artifacts if artifact.name == "predictions.csv")
+    rows = list(csv.DictReader(predictions.content.decode().splitlines()))
+    with zipfile.ZipFile(archive) as images:
+        for row, found in zip(rows, classifier.predict([images.read(row["image"]) for row in rows]), strict=True):
+            assert found.label == row["predicted"]
+            assert found.probability == pytest.approx(float(row["probability"]), abs=1e-5)
+
+
+def test_bfloat16_is_refused_where_the_gradient_does_not_hold(archive):
+    with pytest.raises(SpecError, match="does not keep its gradient in bfloat16") as refused:
+        run(JobSpec.parse(SPEC | {"precision": "bfloat16"}), archive)
+    assert refused.value.param == "precision"
+
+
 def test_refuses_what_cannot_be(archive):
     too_large = SPEC | {"input_transform": {"kind": "padding", "image_size": 96}}
     with pytest.raises(SpecError, match="leaves no frame"):
