@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from api import (
+    adapter_aliases,
     adapters,
     api_keys,
     backbones,
@@ -30,7 +31,7 @@ from api.errors import PROBLEM_JSON, Problem
 from api.prometheus import Prometheus
 from api.request_context import RequestContext
 from mr_core import __version__
-from service.blobs import Blobs
+from service.blobs import LARGEST_IN_DATABASE_BYTES, Blobs
 from service.events import EVENTS_CHANNEL, Listener
 from service.rate_limits import RateLimiter
 from service.session import open_database
@@ -80,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         estimates,
         events,
         results,
+        adapter_aliases,  # before adapters, whose paths match an alias's too
         adapters,
         predictions,
         webhooks,
@@ -92,6 +94,8 @@ def create_app(settings: Settings) -> FastAPI:
     def limit_of(path: str) -> int:
         if path in _UPLOADS:
             return settings.max_upload_bytes + _FORM_BYTES
+        if path == "/v1/adapters":
+            return LARGEST_IN_DATABASE_BYTES + _FORM_BYTES
         if resumable_uploads.is_part(path):
             return resumable_uploads.MAX_PART_BYTES
         return predictions.MAX_BODY_BYTES if path.endswith("/predict") else _JSON_BYTES

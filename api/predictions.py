@@ -84,7 +84,8 @@ async def predict_images(
     top_k: Annotated[int, Query(ge=1, le=1000, description="Labels an image, most probable first.")] = 5,
 ) -> Predictions:
     """Labels of images: multipart field `images`, repeatable."""
-    sha256 = await run_sync(_sha256, parts, caller.tenant, adapter_id)
+    # An alias is followed once: the answer names the adapter that gave it.
+    adapter_id, sha256 = await run_sync(_found, parts, caller.tenant, adapter_id)
     images = _Images()
     await read_form(request, files={"images": images.open}, repeatable={"images"})
     if not images.received:
@@ -97,9 +98,11 @@ async def predict_images(
     return _answer(adapter_id, sha256, answer)
 
 
-def _sha256(parts: Parts, tenant: str, adapter_id: str) -> str:
+def _found(parts: Parts, tenant: str, name: str) -> tuple[str, str]:
+    """Id and SHA-256 of the adapter of this id or alias."""
     with parts.database.session() as session:
-        return adapters.get(session, tenant, adapter_id).sha256
+        adapter = adapters.find(session, tenant, name)
+        return adapter.id, adapter.sha256
 
 
 def _answer(adapter_id: str, sha256: str, answer: dict[str, Any]) -> Predictions:

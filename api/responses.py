@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from service.models import (
+    AdapterAlias,
     ApiKey,
     Dataset,
     Event,
@@ -320,6 +321,19 @@ class AdapterAnswer(BaseModel):
             config=row.config,
             created_at=row.created_at,
         )
+
+
+class AliasAnswer(BaseModel):
+    """A name for an adapter."""
+
+    name: str
+    adapter: str
+    created_at: datetime
+    updated_at: datetime = Field(description="When it was last moved.")
+
+    @classmethod
+    def of(cls, row: AdapterAlias) -> "AliasAnswer":
+        return cls(name=row.name, adapter=row.adapter_id, created_at=row.created_at, updated_at=row.updated_at)
 
 
 class WebhookAnswer(BaseModel):

@@ -8,7 +8,7 @@ import math
 import struct
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mr_core.errors import BackboneError
 
@@ -22,7 +22,13 @@ _DTYPE_BYTES = {
 
 def check_header(path: Path) -> int:
     """The number of tensors; BackboneError saying what is wrong with length, names, dtypes, shapes or total size."""
-    header, n_content = _read(path)
+    with path.open("rb") as file:
+        return check_stream(file, path.stat().st_size)
+
+
+def check_stream(file: BinaryIO, n_bytes: int) -> int:
+    """The same of so many bytes that begin where the file stands."""
+    header, n_content = _read(file, n_bytes)
     header.pop("__metadata__", None)
     if not header:
         raise _refusal("it holds no tensor")
@@ -36,15 +42,13 @@ def check_header(path: Path) -> int:
     return len(header)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], int]:
-    n_bytes = path.stat().st_size
+def _read(file: BinaryIO, n_bytes: int) -> tuple[dict[str, Any], int]:
     if n_bytes < 8:
         raise _refusal(f"it has {n_bytes} bytes")
-    with path.open("rb") as file:
-        (n_header,) = struct.unpack("<Q", file.read(8))
-        if n_header > min(n_bytes - 8, MAX_HEADER_BYTES):
-            raise _refusal(f"its first eight bytes announce a header of {n_header} bytes in a file of {n_bytes}")
-        raw = file.read(n_header)
+    (n_header,) = struct.unpack("<Q", file.read(8))
+    if n_header > min(n_bytes - 8, MAX_HEADER_BYTES):
+        raise _refusal(f"its first eight bytes announce a header of {n_header} bytes in a file of {n_bytes}")
+    raw = file.read(n_header)
     try:
         header = json.loads(raw, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:

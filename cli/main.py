@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str | None]] = {
     "events": ("cli.jobs", "list what happened to a job"),
     "datasets": ("cli.datasets", "list, upload, show or delete datasets"),
     "backbones": ("cli.backbones", "list or register source models"),
-    "adapters": ("cli.adapters", "list or download adapters"),
+    "adapters": ("cli.adapters", "list, download, import or name adapters"),
     "predict": ("cli.predict", "classify images with an adapter file; needs no service"),
     "methods": ("cli.methods", "list the methods that the service knows"),
     "gateway": ("cli.parts", "run the HTTP gateway"),

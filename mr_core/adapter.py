@@ -15,10 +15,9 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mr_core.adapter_file import FORMAT_VERSION, read_adapter, read_config
+from mr_core.adapter_file import FORMAT_VERSION, interpret, read_adapter, read_config
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.calibration import restore_batch_norm
-from mr_core.backbones.description import BackboneDescription, Preprocessing
 from mr_core.backbones.loading import load_backbone
 from mr_core.datasets.images import open_image, prepare_image
 from mr_core.engine import accelerate
@@ -130,18 +129,16 @@ def load_adapter(path: str | Path | bytes, backbone: str | Path | Backbone | Non
     """
     content = read_adapter(Path(path) if isinstance(path, str) else path)
     config = read_config(content)
+    adapter = interpret(config)
     try:
         tensors = safetensors.torch.load(content.weights)
-        spec = ReprogramSpec.model_validate(config["spec"])
-        description = _description(config)
-        classes = [str(name) for name in config["classes"]]
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"the adapter is damaged: {error}") from error
     if not isinstance(backbone, Backbone):
-        backbone = load_backbone(description, weights=Path(backbone) if backbone is not None else None)
+        backbone = load_backbone(adapter.backbone, weights=Path(backbone) if backbone is not None else None)
     _check_backbone(backbone, config)
-    model = rebuild(spec, classes, tensors, backbone)
-    return Classifier(model, classes=classes, config=config)
+    model = rebuild(adapter.spec, adapter.classes, tensors, backbone)
+    return Classifier(model, classes=adapter.classes, config=config)
 
 
 def rebuild(
@@ -166,13 +163,6 @@ def rebuild(
         raise AdapterError(f"the adapter holds the tensors {sorted(own)}, its config describes {sorted(expected)}")
     model.load_state_dict(own, strict=False)
     return model
-
-
-def _description(config: dict[str, Any]) -> BackboneDescription:
-    fields = {name: value for name, value in config["backbone"].items() if name != "state_sha256"}
-    return BackboneDescription.model_validate(
-        fields | {"preprocessing": Preprocessing.model_validate(config["preprocessing"])}
-    )
 
 
 def _check_backbone(backbone: Backbone, config: dict[str, Any]) -> None:

@@ -120,5 +120,11 @@ class AdapterError(ReprogrammingError):
     code = "invalid_adapter"
 
 
+class AdapterTooNew(AdapterError):
+    """An adapter of a newer format, or with features that this version lacks."""
+
+    code = "adapter_too_new"
+
+
 class JobCancelled(Exception):
     """Raised by an observer to stop a run; not a failure."""

@@ -7,9 +7,9 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.errors import NotFound
+from service.errors import AdapterInUse, NotFound
 from service.ids import new_id
-from service.models import StoredAdapter
+from service.models import AdapterAlias, StoredAdapter
 from service.pages import page
 
 
@@ -46,6 +46,24 @@ def get(session: Session, tenant: str, adapter_id: str) -> StoredAdapter:
     return adapter
 
 
+def find(session: Session, tenant: str, name: str) -> StoredAdapter:
+    """The tenant's adapter by its id or by an alias; NotFound for another's."""
+    if name.startswith("ad_"):
+        return get(session, tenant, name)
+    query = select(StoredAdapter).join(AdapterAlias, AdapterAlias.adapter_id == StoredAdapter.id)
+    mine = query.where(AdapterAlias.tenant == tenant, AdapterAlias.name == name, StoredAdapter.tenant == tenant)
+    adapter = session.scalars(mine).one_or_none()
+    if adapter is None:
+        raise NotFound(f"there is no adapter {name}, nor an alias of that name", param="adapter")
+    return adapter
+
+
+def with_content(session: Session, tenant: str, sha256: str) -> StoredAdapter | None:
+    """The tenant's adapter of these very bytes, the oldest where there are several."""
+    query = select(StoredAdapter).filter_by(tenant=tenant, sha256=sha256)
+    return session.scalars(query.order_by(StoredAdapter.created_at, StoredAdapter.id).limit(1)).one_or_none()
+
+
 def backbone_named(session: Session, tenant: str, spec: Mapping[str, Any]) -> str | None:
     """The id of the backbone that a stored spec works with: its own, else that of the adapter it names."""
     if spec.get("backbone") is not None or spec.get("adapter") is None:
@@ -63,6 +81,12 @@ def list_adapters(
 
 
 def delete(session: Session, tenant: str, adapter_id: str) -> None:
-    """Forget an adapter; copies that were downloaded go on working."""
-    adapter = get(session, tenant, adapter_id)
+    """Forget an adapter, AdapterInUse while an alias leads to it; copies that were downloaded go on working."""
+    query = select(StoredAdapter).filter_by(tenant=tenant, id=adapter_id).with_for_update()
+    adapter = session.scalars(query).one_or_none()
+    if adapter is None:
+        raise NotFound(f"there is no adapter {adapter_id}", param="adapter")
+    leading = session.scalars(select(AdapterAlias.name).filter_by(adapter_id=adapter_id).limit(5)).all()
+    if leading:
+        raise AdapterInUse(f"{adapter_id} is what the alias {', '.join(leading)} leads to: move or delete that first")
     session.execute(sql_delete(StoredAdapter).where(StoredAdapter.id == adapter.id))

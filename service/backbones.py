@@ -56,6 +56,14 @@ def describe(backbone: RegisteredBackbone) -> BackboneDescription:
     return BackboneDescription.model_validate(backbone.description)
 
 
+def has_weights(session: Session, tenant: str, sha256: str) -> bool:
+    """Whether the tenant has registered weights with this SHA-256."""
+    return (
+        session.scalars(select(RegisteredBackbone.id).filter_by(tenant=tenant, sha256=sha256).limit(1)).first()
+        is not None
+    )
+
+
 def list_backbones(
     session: Session, tenant: str, *, after: str | None = None, limit: int = 20
 ) -> tuple[Sequence[RegisteredBackbone], bool]:

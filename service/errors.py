@@ -101,6 +101,12 @@ class BackboneInUse(Conflict):
     code = "backbone_in_use"
 
 
+class AdapterInUse(Conflict):
+    """An alias leads to the adapter."""
+
+    code = "adapter_in_use"
+
+
 class IdempotencyKeyReused(Conflict):
     """The Idempotency-Key was used before with another request."""
 

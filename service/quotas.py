@@ -47,8 +47,13 @@ def require_room(session: Session, tenant: str, kept: Kept, settings: Settings, 
 
 def take_room(session: Session, tenant: str, kept: Kept, settings: Settings, *, size_bytes: int) -> None:
     """The same for one that this transaction adds: others of the tenant wait until it has ended."""
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"quota {tenant}", 0))))
+    lock_quota(session, tenant)
     require_room(session, tenant, kept, settings, size_bytes=size_bytes)
+
+
+def lock_quota(session: Session, tenant: str) -> None:
+    """Others who add something of the tenant's wait until this transaction has ended."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"quota {tenant}", 0))))
 
 
 def count_kept(session: Session, tenant: str, kept: Kept) -> int:

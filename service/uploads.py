@@ -17,7 +17,7 @@ from service.ids import new_id
 from service.models import Blob, Upload, UploadPart
 from service.orphans import delete_orphan
 from service.pages import page
-from service.quotas import require_room, take_room
+from service.quotas import lock_quota, require_room
 from service.session import Database
 from service.settings import Settings
 
@@ -41,7 +41,7 @@ def create(
     under_way = select(func.count(), func.coalesce(func.sum(Upload.size_bytes), 0)).where(
         Upload.tenant == tenant, Upload.dataset_id.is_(None), _is_alive()
     )
-    take_room(session, tenant, "datasets", settings, size_bytes=size_bytes)  # from here on no other is created
+    lock_quota(session, tenant)
     n_under_way, reserved_bytes = session.execute(under_way).one()
     require_room(session, tenant, "datasets", settings, size_bytes=int(reserved_bytes) + size_bytes)
     if n_under_way >= settings.max_uploads:

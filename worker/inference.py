@@ -4,7 +4,6 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import structlog
@@ -12,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from mr_core.adapter import Classifier, load_adapter
-from mr_core.adapter_file import read_adapter, read_config
+from mr_core.adapter_file import AdapterConfig, interpret, read_adapter, read_config
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.description import BackboneDescription, BackboneOutputs, Preprocessing
 from mr_core.backbones.loading import load_backbone
 from mr_core.engine import accelerate
-from mr_core.errors import AdapterError, BackboneError, UnreadableImage
+from mr_core.errors import BackboneError, UnreadableImage
 from service import adapters
 from service.blobs import Blobs
 from service.errors import NotFound
@@ -115,13 +114,24 @@ class Predictor:
     def _load_adapter(self, sha256: str) -> WarmAdapter:
         with self._database.session() as session:
             archive = self._blobs.read(session, sha256)
-        config = read_config(read_adapter(archive))
-        description = _description(config)
-        name = f"{config['backbone'].get('state_sha256')} {description.preprocessing}"
-        backbone = self.backbones.get(name, lambda: self._load_backbone(description))
+        adapter = interpret(read_config(read_adapter(archive)))
+        # Two registrations of the same weights share them; what an imported adapter says of a backbone has to be true.
+        name = f"{adapter.backbone_state_sha256} {adapter.backbone.model_copy(update={'id': ''}).model_dump_json()}"
+        backbone = self.backbones.get(name, lambda: self._load_true_backbone(adapter))
         classifier = load_adapter(archive, backbone=backbone)
         classifier.model.to(self._device)
         return WarmAdapter(classifier, pass_size=_pass_size(classifier))
+
+    def _load_true_backbone(self, adapter: AdapterConfig) -> Backbone:
+        """BackboneError where it is not the one that the adapter names by its digest; nothing is held then."""
+        backbone = self._load_backbone(adapter.backbone)
+        if backbone.state_sha256 != adapter.backbone_state_sha256:
+            raise BackboneError(
+                f"{adapter.backbone.id} is not the backbone this adapter was trained on: the digest of its tensors is "
+                f"{backbone.state_sha256}, expected {adapter.backbone_state_sha256}",
+                param="backbone",
+            )
+        return backbone
 
     def _load_backbone(self, description: BackboneDescription) -> Backbone:
         """On the device, in its fast form. A random one stays as it is: each adapter brings its own statistics."""
@@ -175,14 +185,6 @@ def _answer(name: str, row: NDArray[np.float64], classes: Sequence[str], top_k: 
     order = np.argsort(-row, kind="stable")[:top_k]
     top = [(classes[i], float(row[i])) for i in order]
     return Answer(input=name, label=top[0][0], probability=top[0][1], top=top)
-
-
-def _description(config: dict[str, Any]) -> BackboneDescription:
-    try:
-        fields = {name: value for name, value in config["backbone"].items() if name != "state_sha256"}
-        return BackboneDescription.model_validate(fields | {"preprocessing": config["preprocessing"]})
-    except (KeyError, AttributeError, ValueError) as error:
-        raise AdapterError(f"the adapter does not describe its backbone: {error}") from error
 
 
 def _held_bytes(module: torch.nn.Module) -> int:

@@ -5,11 +5,12 @@ import re
 import httpx
 import pytest
 
-from service import uploads, webhooks
+from service import aliases, uploads, webhooks
 
 METHODS = ("get", "put", "post", "patch", "delete")
 BODIES = {
     "/v1/adapters/{adapter_id}/predict": {"files": {"images": ("a.png", b"x")}},
+    "/v1/adapters/aliases/{name}": {"json": {"adapter": "ad_none"}},
     "/v1/uploads/{upload_id}/parts/{n}": {"content": b"x"},
 }
 
@@ -25,6 +26,7 @@ def owned(gateway, tenant, client, stand_in):
     with gateway.database.session() as session:
         webhook = webhooks.create(session, tenant=tenant, url="https://hooks.example", events=["*"]).id
         delivery = webhooks.queue_test(session, tenant, webhook).id
+        aliases.put(session, tenant, "spectrum.svg", adapter)
         upload = uploads.create(
             session,
             gateway.settings,

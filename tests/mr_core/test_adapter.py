@@ -15,7 +15,7 @@ from mr_core.backbones.calibration import calibrate_batch_norm
 from mr_core.backbones.description import MINI_CLIP
 from mr_core.backbones.loading import load_backbone
 from mr_core.engine import accelerate
-from mr_core.errors import AdapterError, BackboneError, DatasetError
+from mr_core.errors import AdapterError, AdapterTooNew, BackboneError, DatasetError
 from mr_core.jobs.base import JobSpec
 from mr_core.jobs.outcome import AdapterContent
 from mr_core.reprogrammed import ReprogrammedModel
@@ -125,7 +125,7 @@ def test_tells_what_is_not_an_adapter(tmp_path, linear):
 
 
 def test_refuses_a_newer_format_and_unknown_features(linear):
-    with pytest.raises(AdapterError, match="has format 99, this version reads formats 1 to 1"):
+    with pytest.raises(AdapterTooNew, match="has format 99, this version reads formats 1 to 1"):
         load_adapter(_with_config(linear[1], format_version=99))
     with pytest.raises(AdapterError, match=r"lacks: \['telepathy'\]"):
         load_adapter(_with_config(linear[1], required_features=["telepathy"]))

@@ -1,6 +1,7 @@
 """Predictions over internal HTTP: the library's own answers, whatever they were batched with."""
 
 import io
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +14,10 @@ from pydantic import SecretStr
 
 import mr_core.backbones.builtin.mini_clip as mini_clip
 from mr_core.adapter import load_adapter, save_adapter
-from mr_core.adapter_file import zip_adapter
+from mr_core.adapter_file import read_adapter, zip_adapter
 from mr_core.backbones.loading import load_backbone
 from mr_core.job_spec import JobSpec
+from mr_core.jobs.outcome import AdapterContent
 from mr_core.reprogrammed import ReprogrammedModel
 from service import adapters
 from service.errors import ConfigurationError
@@ -103,6 +105,22 @@ def test_concurrent_requests_to_several_adapters_get_their_own_answers(client, s
         assert answer["predictions"][0]["probability"] == pytest.approx(expected.probability, abs=1e-6)
     health = client.get("/health").json()
     assert (health["status"], health["backbones"], health["adapters"]) == ("ready", 1, 3)
+
+
+@pytest.mark.parametrize("comes_first", ["honest", "lying"])
+def test_an_adapter_that_names_a_false_backbone_is_refused_and_disturbs_no_other(client, store, archives, comes_first):
+    content = read_adapter(archives[0])
+    config = json.loads(content.config)
+    config["backbone"] |= {"random_seed": 7, "pretrained": None, "sha256": None}  # and the digest of the trained one
+    lie = zip_adapter(AdapterContent(config=json.dumps(config).encode(), weights=content.weights))
+    honest, lying = store(archives[0], "a"), store(lie, "b")
+    for name in ("honest", "lying") if comes_first == "honest" else ("lying", "honest"):
+        if name == "honest":
+            assert ask(client, honest, image(0), tenant="a").status_code == 200
+        else:
+            answer = ask(client, lying, image(0), tenant="b")
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid_backbone")
+            assert "is not the backbone this adapter was trained on" in answer.json()["detail"]
 
 
 def test_images_share_a_pass_only_where_their_answers_do_not_feel_it(database, blobs, store):
