@@ -8,12 +8,12 @@ Random weights; images of uniform noise in a frame that is not flat.
 import copy
 import logging
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -90,7 +90,7 @@ def _step(backbone: Backbone, name: str) -> Callable[[], Tensor]:
         prompt.grad = None
         for part, targets in zip(canvases.split(size), labels.split(size), strict=True):
             logits = functional.normalize(backbone(part + mask * prompt), dim=1) @ head
-            (functional.cross_entropy(logits, targets, reduction="sum") / BATCH).backward()  # type: ignore[no-untyped-call]
+            (functional.cross_entropy(logits, targets, reduction="sum") / BATCH).backward()
         assert prompt.grad is not None
         return prompt.grad
 
@@ -138,7 +138,9 @@ def _print_memory(name: str) -> None:
     step = _step(backbone, name)
     step()
     step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    # Not getrusage: its maximum is handed down from the process that started this one.
+    status = Path("/proc/self/status").read_text().splitlines()
+    print(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024)
 
 
 def _compare_gradients(sides: dict[str, Backbone]) -> None:
@@ -161,7 +163,7 @@ def _gradients(backbone: Backbone) -> Tensor:
     canvases, mask, prompt = (tensor.to(backbone.mean.dtype) for tensor in _canvases(8))
     leaf = (canvases + mask * prompt).requires_grad_()
     logits = functional.normalize(backbone(leaf), dim=1) @ _head().to(leaf.dtype)
-    functional.cross_entropy(logits, torch.arange(8) % CLASSES, reduction="sum").backward()  # type: ignore[no-untyped-call]
+    functional.cross_entropy(logits, torch.arange(8) % CLASSES, reduction="sum").backward()
     assert leaf.grad is not None
     return (leaf.grad * mask).double().flatten(1)
 
