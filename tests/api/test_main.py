@@ -38,7 +38,7 @@ def test_request_id_is_kept_or_given(client):
     ("method", "path", "status", "code"),
     [
         ("GET", "/nowhere", 404, "not_found"),
-        ("GET", "/v1/uploads", 404, "not_found"),
+        ("GET", "/v1/nothing", 404, "not_found"),
         ("GET", "/v1/jobs/%00", 404, "not_found"),
         ("PUT", "/v1/jobs", 405, "method_not_allowed"),
         ("GET", "/v1/jobs?after=job_none", 404, "not_found"),
