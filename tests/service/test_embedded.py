@@ -62,11 +62,13 @@ def test_survives_kill_9_with_all_that_was_committed(server: EmbeddedPostgres) -
     assert execute(url, "SELECT count(*) FROM kept") == [(1000,)]
 
 
-def test_pid_that_now_belongs_to_another_program_does_not_matter(server: EmbeddedPostgres) -> None:
+@pytest.mark.parametrize("lock", ["postmaster.pid", ".s.PGSQL.5432.lock"])
+def test_pid_that_now_belongs_to_another_program_does_not_matter(server: EmbeddedPostgres, lock: str) -> None:
+    """Nor one of a killed server that nobody has reaped yet."""
     server.start()
-    content = (server._files / "postmaster.pid").read_text()
+    stale = (server._files if lock == "postmaster.pid" else server._socket_dir()) / lock
+    content = stale.read_text()
     server.stop()
-    stale = server._files / "postmaster.pid"
     stale.write_text(content.replace(content.splitlines()[0], str(os.getpid()), 1))
     assert server.running_url() is None
     assert execute(server.start(), "SELECT 1") == [(1,)]
