@@ -175,7 +175,7 @@ class Cluster:
 
     def start_postgres(self) -> None:
         self.postgres.start()
-        wait_until(self.server.running_url, 60, "PostgreSQL takes connections")
+        wait_until(lambda: self.postgres.look_after() or self.server.running_url(), 60, "PostgreSQL takes connections")
 
     def stop_postgres(self) -> None:
         stop([self.postgres], patience_s=30)

@@ -32,7 +32,12 @@ def wait_until(condition, timeout_s=20.0):
 
 @pytest.fixture
 def dataset_id(database, blobs, tmp_path):
-    pack = tmp_path / "tiny.pack.zip"
+    return store_dataset(database, blobs, tmp_path, tenant=TENANT)
+
+
+def store_dataset(database, blobs, folder, *, tenant):
+    """A tiny dataset that is ready, without an upload; its id."""
+    pack = folder / "tiny.pack.zip"
     with write_pack(pack) as writer:
         for split, n in (("train", 16), ("test", 4)):
             for i in range(n):
@@ -41,7 +46,7 @@ def dataset_id(database, blobs, tmp_path):
     stored = blobs.put_file(pack)
     with database.session() as session:
         row = datasets.create(
-            session, tenant=TENANT, name="tiny", modality="image", sha256=stored.sha256, size_bytes=stored.size_bytes
+            session, tenant=tenant, name="tiny", modality="image", sha256=stored.sha256, size_bytes=stored.size_bytes
         )
         for job in session.query(Job).filter_by(dataset_id=row.id):
             jobs.cancel(session, job.id)

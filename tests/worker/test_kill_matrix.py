@@ -281,6 +281,7 @@ def test_sigkill_of_the_pool_process_and_the_same_worker_goes_on(bench, undistur
     assert bench.outcomes(job_id) == ["worker_lost", "succeeded"]
     assert adapter_sha256(bench, job_id) == undisturbed
     assert worker.poll() is None
+    wait_until(lambda: bench.scratch() == [])  # the killed one's folder went with its successor's start
 
 
 @pytest.mark.slow
