@@ -4,6 +4,7 @@ from typing import Any, Final, Literal
 
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
+from kombu.transport import TRANSPORT_ALIASES
 
 from service.errors import BrokerUnavailable
 from service.folder_broker import FOLDER_SCHEME
@@ -16,6 +17,8 @@ RUN_JOB: Final = "worker.tasks.run_job"
 """Name of the one task; its one argument is the job's id."""
 
 _SOCKET_TIMEOUT_S = 5
+
+TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = "service.redis_broker:RedisTransport"
 
 
 def make_celery(settings: Settings) -> Celery:
