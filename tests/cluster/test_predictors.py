@@ -70,7 +70,7 @@ def kill(part):
 def in_thread(ask):
     """A long question under way; `join` for the list with its answer."""
     answers = []
-    thread = threading.Thread(target=lambda: answers.append(ask(n_images=48, side=700)))
+    thread = threading.Thread(target=lambda: answers.append(ask(n_images=24, side=600)))
     thread.start()
     return thread, answers
 
@@ -106,7 +106,7 @@ def test_a_predictor_killed_in_the_middle_of_a_request_is_replaced_by_the_other(
     kill(busy_one(parts, before))
     thread.join(120)
     assert [answer.status_code for answer in answers] == [200]
-    assert len(answers[0].json()["predictions"]) == 48
+    assert len(answers[0].json()["predictions"]) == 24
 
 
 def test_the_last_predictor_killed_in_the_middle_of_a_request_is_a_clear_error(cluster, ask, parts):
