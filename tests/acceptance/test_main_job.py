@@ -128,7 +128,7 @@ def test_the_pictures_and_the_report_are_there(up, trained):
     figures = {
         f"plots/{name}.{form}" for name in ("curves", "prompt", "mapping", "confusion") for form in ("svg", "png")
     }
-    assert names == figures | {"report.html"}
+    assert names == figures | {"report.html", "predictions.csv"}
     assert report.startswith("<!doctype html>")
 
 
