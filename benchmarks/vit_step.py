@@ -1,8 +1,8 @@
 """The prompt step of CLIP ViT-B-32: a plain loop over the stock open_clip model against the fast forms, same allocator.
 
-Prints images a second of each (CPU time and wall, medians of interleaved rounds), their ratios, the largest memory of
-each side in a process of its own, and how far the prompt's gradient lies from float64 and from the stock model.
-Random weights; images of uniform noise in a frame that is not flat.
+Prints images a second of each (CPU time and wall, medians of interleaved rounds), the median ratio of a round, the
+largest memory of each side in a process of its own, and how far the prompt's gradient lies from float64 and from the
+stock model. Random weights; images of uniform noise in a frame that is not flat.
 """
 
 import copy
@@ -29,7 +29,6 @@ from mr_core.engine.frozen_linear import gains_by_packing
 ARCHITECTURE = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 BATCH, ROUNDS, IMAGE_SIZE, CLASSES = 32, 5, 128, 10
 PLAIN, FLOAT32, BFLOAT16 = "plain loop, stock model", "fast form, float32", "fast form, bfloat16"
-FLOPS_AN_IMAGE = 17.6e9  # forward, and backward to the canvas
 
 
 def main() -> None:
@@ -50,15 +49,11 @@ def main() -> None:
     print(f"CLIP ViT-B-32, 224 px, frame around {IMAGE_SIZE} px, batch {BATCH}, {ROUNDS} interleaved rounds")
     print(f"  float32 products: {packed}{emulated}")
     cpu, wall = _measure(steps)
-    rate = _matmul_rate()
-    print(
-        f"  torch's float32 matmul: {rate:.0f} GFLOP/s, so all products of the stock model take at least "
-        f"{BATCH * FLOPS_AN_IMAGE / rate / 1e9:.1f} s a batch; its step took {wall[PLAIN]:.1f} s wall"
-    )
     for name in sides:
         print(
-            f"  {name}: {BATCH / cpu[name]:.1f} images/s of CPU time, {BATCH / wall[name]:.1f} images/s wall; "
-            f"ratio {cpu[PLAIN] / cpu[name]:.2f} (CPU time), {wall[PLAIN] / wall[name]:.2f} (wall); "
+            f"  {name}: {BATCH / statistics.median(cpu[name]):.1f} images/s of CPU time, "
+            f"{BATCH / statistics.median(wall[name]):.1f} images/s wall; "
+            f"ratio {_ratio(cpu, name):.2f} (CPU time), {_ratio(wall, name):.2f} (wall); "
             f"largest memory {_memory_of(name)} MB"
         )
     print(f"  load at the end: {os.getloadavg()[0]:.1f}")
@@ -97,32 +92,23 @@ def _step(backbone: Backbone, name: str) -> Callable[[], Tensor]:
     return step
 
 
-def _measure(steps: dict[str, Callable[[], Tensor]]) -> tuple[dict[str, float], dict[str, float]]:
-    """Median seconds of CPU time and of wall time; the sides take turns, after one round to warm up."""
+def _measure(steps: dict[str, Callable[[], Tensor]]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of CPU time and of wall time, round by round; the sides take turns, after one round to warm up."""
     cpu: dict[str, list[float]] = {name: [] for name in steps}
     wall: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(ROUNDS + 1):
+    for index in range(ROUNDS + 1):
         for name, step in steps.items():
             cpu_start, wall_start = time.process_time(), time.perf_counter()
             step()
-            cpu[name].append(time.process_time() - cpu_start)
-            wall[name].append(time.perf_counter() - wall_start)
-    return _medians(cpu), _medians(wall)
+            if index:
+                cpu[name].append(time.process_time() - cpu_start)
+                wall[name].append(time.perf_counter() - wall_start)
+    return cpu, wall
 
 
-def _medians(rounds: dict[str, list[float]]) -> dict[str, float]:
-    return {name: statistics.median(values[1:]) for name, values in rounds.items()}
-
-
-def _matmul_rate() -> float:
-    """GFLOP/s of the largest product of the tower, median of ten."""
-    tokens, weight = torch.rand(BATCH * 50, 768), torch.rand(768, 3072)
-    seconds = []
-    for _ in range(10):
-        start = time.perf_counter()
-        tokens @ weight
-        seconds.append(time.perf_counter() - start)
-    return 2e-9 * tokens.numel() * weight.shape[1] / statistics.median(seconds)
+def _ratio(seconds: dict[str, list[float]], name: str) -> float:
+    """The median over rounds: what else runs on the machine weighs on both sides of one round alike."""
+    return statistics.median(plain / own for plain, own in zip(seconds[PLAIN], seconds[name], strict=True))
 
 
 def _memory_of(name: str) -> int:
