@@ -33,6 +33,13 @@ class Counting(MethodSpec):
         description="Largest count first, as published; or the assignment of the largest sum of counts.",
     )
 
+    @property
+    def reads(self) -> Output:
+        return "source_logits"
+
+    def sources_needed(self, n_targets: int) -> int:
+        return n_targets * self.sources_per_class
+
     def selection(self, backbone: Backbone, n_targets: int, *, refit: Refit) -> SelectionMapping:
         """The module that is fitted by these counts."""
         from functools import partial
@@ -57,13 +64,6 @@ class FrequentSpec(Counting, LabelMappingSpec):
     """
 
     kind: Literal["frequent"] = "frequent"
-
-    @property
-    def reads(self) -> Output:
-        return "source_logits"
-
-    def sources_needed(self, n_targets: int) -> int:
-        return n_targets * self.sources_per_class
 
     def build(self, backbone: Backbone, classes: Sequence[str]) -> SelectionMapping:
         return self.selection(backbone, len(classes), refit="once")

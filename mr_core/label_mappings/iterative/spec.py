@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from mr_core.backbones.description import Output
 from mr_core.label_mappings.base import LabelMappingSpec
 from mr_core.label_mappings.frequent.spec import Counting
 
@@ -21,13 +20,6 @@ class IterativeSpec(Counting, LabelMappingSpec):
     """
 
     kind: Literal["iterative"] = "iterative"
-
-    @property
-    def reads(self) -> Output:
-        return "source_logits"
-
-    def sources_needed(self, n_targets: int) -> int:
-        return n_targets * self.sources_per_class
 
     def build(self, backbone: Backbone, classes: Sequence[str]) -> SelectionMapping:
         return self.selection(backbone, len(classes), refit="each_epoch")
