@@ -46,7 +46,7 @@ class Workload:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._clients = [self.cluster.client(n, timeout_s=20) for n in range(len(self.cluster.urls))]
-        self._dataset, self._adapter = "", ""
+        self._dataset, self.adapter = "", ""
         n_real = max(4, self.n_jobs // 8)
         kinds = ["validate", "diagnose", "reprogram", "evaluate"]
         real = [kinds[n % len(kinds)] for n in range(n_real)]
@@ -61,7 +61,7 @@ class Workload:
         while (job := self._clients[0].job(job_id))["status"] not in {"succeeded", "failed"}:
             time.sleep(0.3)
         assert job["status"] == "succeeded", job["error"]
-        self._adapter = job["result"]["adapter"]
+        self.adapter = job["result"]["adapter"]
 
     @property
     def is_posted(self) -> bool:
@@ -122,7 +122,7 @@ class Workload:
         if kind == "diagnose":
             return common | {**_LINEAR, "samples": 12}
         if kind == "evaluate":
-            return common | {"adapter": self._adapter}
+            return common | {"adapter": self.adapter}
         return common | {**_LINEAR, "trainer": {"kind": "gradient", "epochs": 2, "batch_size": 16}}
 
     def _ask(self, question: Callable[[Client], Any]) -> Any:
