@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from mr_core.errors import DatasetError
@@ -147,6 +147,12 @@ def delete(session: Session, tenant: str, dataset_id: str) -> None:
         cancel(session, job.id)
     feature_sets.forget_dataset(session, tenant, dataset.sha256)
     session.execute(sql_delete(Dataset).where(Dataset.id == dataset_id))
+
+
+def delete_forgotten_validations(session: Session) -> None:
+    """Delete the ended validations of datasets that are gone: no route shows or deletes them."""
+    forgotten = Job.kind == VALIDATE, Job.status.in_(TERMINAL_STATUSES), ~exists().where(Dataset.id == Job.dataset_id)
+    session.execute(sql_delete(Job).where(*forgotten))
 
 
 def _settle(session: Session, dataset_id: str, **values: Any) -> None:

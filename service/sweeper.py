@@ -14,7 +14,7 @@ from celery import Celery
 from sqlalchemy import ColumnElement, and_, case, func, literal, select
 from sqlalchemy.orm import Session
 
-from service import attempts, uploads, workers
+from service import attempts, datasets, uploads, workers
 from service.blobs import Blobs
 from service.deliveries import Deliverer, delete_old
 from service.dispatch import dispatch
@@ -101,6 +101,8 @@ class Sweeper:
         removed = delete_orphans(self._database, self._blobs, older_than_s=age_s) + self._blobs.remove_strays(age_s)
         if removed:
             _log.info("blobs deleted", count=removed)
+        with self._database.session() as session:
+            datasets.delete_forgotten_validations(session)
         delete_old(self._database, older_than_s=self._settings.webhook_retention_s)
 
     def _end_unanswered_cancels(self) -> int:

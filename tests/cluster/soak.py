@@ -194,7 +194,9 @@ class Soak:
             before, after = (statistics.median(getattr(s, what) for s in part) for part in (early, late))
             found += [f"{what}: {before:.0f}, later {after:.0f}"] if after - before > most else []
         for table in self.samples[0].rows:
-            before, after = (statistics.median(s.rows[table] for s in part) for part in (early, late))
+            before, after = (
+                min(s.rows[table] for s in part) for part in (early, late)
+            )  # garbage is collected at times
             if table not in HISTORY and after > before:
                 found.append(f"rows of {table}: {before:.0f}, later {after:.0f}")
         return found
@@ -238,7 +240,7 @@ def _open_files(part: Part) -> int:
 
 
 def _write_image(path: Path) -> None:
-    with zipfile.ZipFile(write_digits(path.with_suffix(".zip"), per_class=1)) as archive:
+    with zipfile.ZipFile(write_digits(path.with_suffix(".zip"), per_class=5)) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".png"))
         path.write_bytes(archive.read(name))
 

@@ -7,6 +7,7 @@ import pytest
 
 from service import attempts, datasets, events, jobs
 from service.blobs import Blobs
+from service.models import Job
 from service.queue import make_celery
 from service.session import Database
 from service.settings import Settings
@@ -91,6 +92,18 @@ def test_dataset_whose_validation_is_given_up_is_invalid(database: Database, swe
     assert found.status == "invalid"
     assert found.error is not None
     assert found.error["code"] == "worker_lost"
+
+
+def test_the_validation_of_a_deleted_dataset_goes_with_the_garbage(database: Database, sweeper: Sweeper) -> None:
+    with database.session() as session:
+        kept, deleted = (
+            datasets.create(session, tenant="a", name="d", modality="image", sha256="0" * 64, size_bytes=1)
+            for _ in range(2)
+        )
+        datasets.delete(session, "a", deleted.id)
+    sweeper.collect_garbage()
+    with database.session() as session:
+        assert session.query(Job.dataset_id).all() == [(kept.id,)]
 
 
 def test_several_sweepers_do_each_thing_once(settings: Settings, database: Database) -> None:
