@@ -3,12 +3,14 @@
     mr up &                                     # or any service: MR_URL, MR_API_KEY
     python -m benchmarks.transfer               # resumes: rows whose jobs are done are read, not run again
 
-Registers MobileNetV2 by upload, with a canvas of 224 and one of 96 pixels, and writes `results/transfer.md`. Needs the
-test data (`MR_TEST_DATA`, or shared/data beside the checkout).
+Registers MobileNetV2 by upload, with a canvas of 224 and one of 96 pixels, and writes `results/transfer.md`
+(or `--output`). Needs the test data (`MR_TEST_DATA`, or shared/data beside the checkout).
 
 *Published settings*: 32-pixel images on 224 pixels, Adam 0.01 with drops at 50 % and 72 %, batch 128, 10 epochs, all
 training images (cifar10: 200 a class), the last epoch's adapter; nothing is selected. Equal counts of the frequent
 mapping go to the first source class as in the published code; *own ties* is the default, the larger mean probability.
+*Selected*: as many epochs and images, of which a fifth selects k, the epoch and the seed (of three); the images fill
+the canvas, under a watermark.
 *Small canvas*: 48-pixel images on 96 pixels, batch 32, 4 epochs, at most 100 training images a class, of which a fifth
 selects the epoch; with the same adapter on a random backbone as a control of the iterative mapping.
 """
@@ -29,6 +31,8 @@ MAPPINGS: Mapping[str, Mapping[str, Any]] = {
     "iterative": {"kind": "iterative"},
     "iterative, first ties": {"kind": "iterative", "ties": "first"},  # the published greedy choice
     "linear": {"kind": "linear"},
+    "bayesian_plus": {"kind": "bayesian_plus", "top_k": "validation"},
+    "linear, from the probe": {"kind": "linear", "start": "probe"},
 }
 
 
@@ -37,19 +41,20 @@ class Protocol:
     """One way to train; `images` names each set's training images a class, None for all."""
 
     canvas: int
-    image: int
+    transform: Mapping[str, Any]
     trainer: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     images: Mapping[str, int | None]
     mappings: Sequence[str]
     controlled: Sequence[str] = ()  # mappings also trained on a random backbone
     seeds: Sequence[int] = (0,)
+    repeats: int = 1  # seeds of one job, of which validation chooses the adapter
 
 
 PROTOCOLS = {
     "published": Protocol(
         canvas=224,
-        image=32,
+        transform={"kind": "padding", "image_size": 32},
         trainer={"kind": "gradient", "epochs": 10, "batch_size": 128, "selection": "last"},
         evaluation={"validation_fraction": 0},
         images={"mnist": None, "cifar10": 200},
@@ -58,15 +63,24 @@ PROTOCOLS = {
     ),
     "published, own ties": Protocol(
         canvas=224,
-        image=32,
+        transform={"kind": "padding", "image_size": 32},
         trainer={"kind": "gradient", "epochs": 10, "batch_size": 128, "selection": "last"},
         evaluation={"validation_fraction": 0},
         images={"mnist": None},
         mappings=("iterative",),
     ),
+    "selected": Protocol(
+        canvas=224,
+        transform={"kind": "watermark"},
+        trainer={"kind": "gradient", "epochs": 10, "batch_size": 128},
+        evaluation={"validation_fraction": 0.2},
+        images={"mnist": None, "cifar10": 200},
+        mappings=("bayesian_plus", "linear, from the probe"),
+        repeats=3,
+    ),
     "small": Protocol(
         canvas=96,
-        image=48,
+        transform={"kind": "padding", "image_size": 48},
         trainer={"kind": "gradient", "epochs": 4, "batch_size": 32},
         evaluation={"validation_fraction": 0.2},
         images={"cifar10": 100, "mnist": 100, "gtsrb": 100},
@@ -82,6 +96,7 @@ BASELINES = ("majority", "mapping_only", "linear_probe", "zero_shot", "random_ba
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__.split("\n")[0])
     parser.add_argument("--protocols", nargs="*", choices=PROTOCOLS, default=list(PROTOCOLS))
+    parser.add_argument("--output", type=Path, default=RESULTS / "transfer.md")
     parser.add_argument("--finished", action="store_true", help="submit nothing: the rows whose jobs have succeeded")
     arguments = parser.parse_args()
     data = test_data()
@@ -103,7 +118,7 @@ def main() -> int:
             jobs = [_submit(client, data, *cell) for cell in cells]
             rows = [finished(client, job) for job in jobs]
     table = _table(rows)
-    (RESULTS / "transfer.md").write_text(table)
+    arguments.output.write_text(table)
     print(table)
     return 0
 
@@ -115,11 +130,12 @@ def _submit(client: Client, data: Path, protocol_name: str, name: str, mapping: 
         "kind": "reprogram",
         "dataset": dataset_of(client, data, name, protocol.images[name]),
         "backbone": mobilenet(client, data, protocol.canvas),
-        "input_transform": {"kind": "padding", "image_size": protocol.image},
+        "input_transform": protocol.transform,
         "label_mapping": MAPPINGS[mapping],
         "trainer": protocol.trainer,
         "evaluation": {**protocol.evaluation, "random_backbone": mapping in protocol.controlled},
         "seed": seed,
+        "repeats": protocol.repeats,
         "metadata": labels,
     })  # fmt: skip
 
@@ -130,12 +146,12 @@ def _labels(protocol: str, name: str, mapping: str, seed: int) -> dict[str, str]
 
 def _table(jobs: list[dict[str, Any]]) -> str:
     lines = [
-        "# MobileNetV2 with a frame prompt",
+        "# MobileNetV2 with a prompt",
         "",
         (__doc__ or "").split("\n\n", 3)[3].strip(),
         "",
         "Test accuracy in percent ± standard error of the test sample. *Published*: the same setting with the",
-        "published prompt and mapping code, one seed.",
+        "published prompt and mapping code, one seed. *Seed*: the one, or mean ± deviation over three.",
         "",
         "| protocol | data | mapping | seed | adapter | published | majority | mapping only | linear probe | zero-shot "
         "| random backbone | images/s | use |",
@@ -146,11 +162,13 @@ def _table(jobs: list[dict[str, Any]]) -> str:
         result = job["result"]
         test = result["metrics"]["test"]
         published = PUBLISHED.get(name) if protocol.startswith("published") else None
+        several = PROTOCOLS[protocol].repeats > 1
+        seeds = result["seeds"]["test"] if several else {}
         cells = [
             protocol,
             name,
             mapping,
-            str(job["spec"]["seed"]),
+            f"{100 * seeds['mean']:.1f} ± {100 * seeds['deviation']:.1f}" if several else str(job["spec"]["seed"]),
             with_error(test["accuracy"], test["n"]),
             f"{published[0]} ± {published[1]}" if published else "-",
             *(percent(result["baselines"][baseline]) for baseline in BASELINES),
