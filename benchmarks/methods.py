@@ -1,8 +1,8 @@
 """Label mappings and input transforms against each other on real data, through the API of a running service.
 
     mr up &                              # or any service: MR_URL, MR_API_KEY
-    python -m benchmarks.methods         # resumes: jobs that are done are read, not run again
-    python -m benchmarks.methods --finished --data mnist    # the table of what there is, of some sets
+    python -m benchmarks.methods         # resumes: what results/methods.json holds or a job has done is not run
+    python -m benchmarks.methods --finished    # the table of what there is; submits nothing
 
 MobileNetV2 at 96 pixels; about 600 training images, of which a fifth selects the epoch and the seed; Adam 0.01 with
 drops at 50 % and 72 %, batch 32, 8 epochs; three seeds a job, which draw the order of the images (prompts start at
@@ -15,9 +15,10 @@ import argparse
 import csv
 import io
 import itertools
+import json
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,7 @@ from benchmarks.runs import earlier, finished, limited, mobilenet, percent, uplo
 from cli.client import Client, connect
 
 RESULTS = Path(__file__).parent / "results"
+CELLS = RESULTS / "methods.json"  # what is known so far; delete it after a change of the settings below
 IMAGES_PER_CLASS = {"cifar10": 60, "mnist": 60, "gtsrb": 14, "caltech101": 6, "pneumoniamnist": None}
 TRANSFORMS: Mapping[str, Mapping[str, Any]] = {"padding": {"kind": "padding"}, "watermark": {"kind": "watermark"}}
 MAPPINGS: Mapping[str, Mapping[str, Any]] = {
@@ -51,7 +53,10 @@ SEEDS = 3
 CANVAS = 96
 DRAWS = 2000
 
+BASELINES = ("mapping_only", "majority", "linear_probe", "random_backbone")
+
 Cell = tuple[str, str, str]  # data, transform, mapping
+Outcome = dict[str, Any]  # of one cell, as results/methods.json keeps it
 
 
 def main() -> int:
@@ -64,21 +69,23 @@ def main() -> int:
     if data is None:
         print("the test data is absent: set MR_TEST_DATA", file=sys.stderr)
         return 2
+    cells = [
+        (name, transform, mapping)
+        for transform in arguments.transforms
+        for name in arguments.data
+        for mapping in MAPPINGS
+    ]
+    known: dict[str, Outcome] = json.loads(CELLS.read_text()) if CELLS.exists() else {}
     with connect() as client:
-        cells = [
-            (name, transform, mapping)
-            for transform in arguments.transforms
-            for name in arguments.data
-            for mapping in MAPPINGS
-        ]
         jobs: dict[Cell, dict[str, Any]] = {}
-        for cell in cells:
+        for cell in [cell for cell in cells if "/".join(cell) not in known]:
             job = earlier(client, _labels(cell)) if arguments.finished else _submit(client, data, cell)
             if job is not None and (not arguments.finished or job["status"] == "succeeded"):
                 jobs[cell] = job
-        done = {cell: finished(client, job) for cell, job in jobs.items()}
-        answers = {cell: _right_answers(client, job) for cell, job in done.items()}
-    text = _page(done, answers)
+        for cell, job in jobs.items():
+            known["/".join(cell)] = _outcome(client, finished(client, job))
+            CELLS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    text = _page({cell: known["/".join(cell)] for cell in cells if "/".join(cell) in known})
     (RESULTS / "methods.md").write_text(text)
     print(text)
     return 0
@@ -116,13 +123,21 @@ def _archive(data: Path, name: str) -> BinaryIO:
     return kept
 
 
-def _right_answers(client: Client, job: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether the adapter is right, by test image."""
+def _outcome(client: Client, job: Mapping[str, Any]) -> Outcome:
     text = client.request("GET", f"/v1/jobs/{job['id']}/artifacts/predictions.csv").text
-    return {row["image"]: row["label"] == row["predicted"] for row in csv.DictReader(io.StringIO(text))}
+    rows = sorted(csv.DictReader(io.StringIO(text)), key=lambda row: row["image"])
+    result = job["result"]
+    return {
+        "n": result["metrics"]["test"]["n"],
+        "accuracy": result["metrics"]["test"]["accuracy"],
+        "seeds": [result["seeds"]["test"]["mean"], result["seeds"]["test"]["deviation"]],
+        "baselines": {name: result["baselines"].get(name) for name in BASELINES},
+        "use": result["verdict"]["use"],
+        "right": "".join("1" if row["label"] == row["predicted"] else "0" for row in rows),
+    }
 
 
-def _page(jobs: Mapping[Cell, Mapping[str, Any]], answers: Mapping[Cell, Mapping[str, bool]]) -> str:
+def _page(outcomes: Mapping[Cell, Outcome]) -> str:
     lines = [
         "# Label mappings and input transforms on MobileNetV2",
         "",
@@ -134,24 +149,22 @@ def _page(jobs: Mapping[Cell, Mapping[str, Any]], answers: Mapping[Cell, Mapping
         "| data | transform | mapping | seeds | adapter | alone | majority | linear probe | random backbone | use |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (name, transform, mapping), job in jobs.items():
-        result = job["result"]
-        test, seeds, baselines = result["metrics"]["test"], result["seeds"]["test"], result["baselines"]
+    for (name, transform, mapping), outcome in outcomes.items():
+        mean, deviation = outcome["seeds"]
         cells = (
             name,
             transform,
             mapping,
-            f"{100 * seeds['mean']:.1f} ± {100 * seeds['deviation']:.1f}",
-            with_error(test["accuracy"], test["n"]),
-            *(percent(baselines[of]) for of in ("mapping_only", "majority", "linear_probe", "random_backbone")),
-            result["verdict"]["use"],
+            f"{100 * mean:.1f} ± {100 * deviation:.1f}",
+            with_error(outcome["accuracy"], outcome["n"]),
+            *(percent(outcome["baselines"][baseline]) for baseline in BASELINES),
+            outcome["use"],
         )
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *_orders(jobs.keys(), answers)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_orders(outcomes)]) + "\n"
 
 
-def _orders(cells: Sequence[Cell] | Any, answers: Mapping[Cell, Mapping[str, bool]]) -> list[str]:
+def _orders(outcomes: Mapping[Cell, Outcome]) -> list[str]:
     lines = [
         "## The published order",
         "",
@@ -162,22 +175,25 @@ def _orders(cells: Sequence[Cell] | Any, answers: Mapping[Cell, Mapping[str, boo
         "| data | transform | pair | difference | interval | order |",
         "|---|---|---|---|---|---|",
     ]
-    for name, transform in dict.fromkeys((name, transform) for name, transform, _ in cells):
+    for name, transform in dict.fromkeys((name, transform) for name, transform, _ in outcomes):
         for lower, higher in itertools.pairwise(PUBLISHED_ORDER):
-            pair = [answers.get((name, transform, mapping)) for mapping in (lower, higher)]
+            pair = [outcomes.get((name, transform, mapping)) for mapping in (lower, higher)]
             if pair[0] is None or pair[1] is None:
                 continue
-            difference, low, high = paired_bootstrap(pair[0], pair[1])
+            difference, low, high = paired_bootstrap(pair[0]["right"], pair[1]["right"])
             verdict = "holds" if low > 0 else "reversed" if high < 0 else "open"
             row = (name, transform, f"{lower} < {higher}", f"{difference:+.1f}", f"{low:+.1f} to {high:+.1f}", verdict)
             lines.append(f"| {' | '.join(row)} |")
     return lines
 
 
-def paired_bootstrap(first: Mapping[str, bool], second: Mapping[str, bool]) -> tuple[float, float, float]:
-    """Accuracy of the second minus the first in points, with the 5 % and 95 % quantiles over draws of images."""
-    images = sorted(first)
-    gains: NDArray[np.float64] = np.array([float(second[image]) - float(first[image]) for image in images])
+def paired_bootstrap(first: str, second: str) -> tuple[float, float, float]:
+    """Accuracy of the second minus the first in points, with the 5 % and 95 % quantiles over draws of images.
+
+    Each is a string of 1 (right) and 0 by test image, in the same order.
+    """
+    pairs = zip(first, second, strict=True)
+    gains: NDArray[np.float64] = np.array([float(after) - float(before) for before, after in pairs])
     draws = np.random.default_rng(0).integers(0, len(gains), size=(DRAWS, len(gains)))
     low, high = np.quantile(gains[draws].mean(1), [0.05, 0.95])
     return 100 * float(gains.mean()), 100 * float(low), 100 * float(high)

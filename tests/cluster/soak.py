@@ -248,6 +248,7 @@ def _write_image(path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.soak")
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--rest", type=float, default=0, help="seconds between two rounds")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, help="a file for the outcome, too")
     arguments = parser.parse_args()
@@ -261,12 +262,13 @@ def main() -> int:
             while time.monotonic() < end_at and not soak.faults:
                 soak.round()
                 print(soak.lines()[-2], flush=True)
+                time.sleep(arguments.rest)
             load = os.getloadavg()
         remaining = len(cluster.processes())
     faults = [*soak.faults, *soak.growth()]
     faults += [f"{remaining} processes after the stop"] if remaining else []
     lines = [
-        f"python -m tests.cluster.soak --minutes {arguments.minutes:g} --seed {arguments.seed}",
+        f"python -m tests.cluster.soak --minutes {arguments.minutes:g} --rest {arguments.rest:g} --seed {arguments.seed}",
         f"{before} at the start, {load[0]:.1f} at the end",
         "parts: " + ", ".join(cluster.parts),
         *soak.lines(),
