@@ -268,7 +268,7 @@ def main() -> int:
     faults = [*soak.faults, *soak.growth()]
     faults += [f"{remaining} processes after the stop"] if remaining else []
     lines = [
-        f"python -m tests.cluster.soak --minutes {arguments.minutes:g} --rest {arguments.rest:g} --seed {arguments.seed}",
+        f"python -m tests.cluster.soak {' '.join(sys.argv[1:])}",
         f"{before} at the start, {load[0]:.1f} at the end",
         "parts: " + ", ".join(cluster.parts),
         *soak.lines(),
