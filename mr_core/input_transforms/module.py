@@ -1,11 +1,25 @@
 """The module every input transform is: images in, canvases out, both in pixel space."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mr_core.input_transforms.base import Fit
+
+
+class JacobianFactor(NamedTuple):
+    """The gradient of some parameters as a Kronecker product, sample by sample: `samples[i] (x) rows[i]`.
+
+    Two samples have the inner product `(samples . samples') (rows . rows')`, so p q parameters take p + q numbers a
+    sample. `samples` is None where it would be 1, as for a prompt that all samples share.
+    """
+
+    parameters: tuple[str, ...]
+    rows: Float[Tensor, "n p"]
+    samples: Float[Tensor, "n q"] | None = None
 
 
 class InputTransform(nn.Module, ABC):
@@ -30,11 +44,13 @@ class InputTransform(nn.Module, ABC):
         """The learned prompt as an image in [0, 1], or None where there is nothing to see."""
         return None
 
-    def canvas_gradient_to_parameters(self, gradients: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n p"] | None:
-        """Rows of the parameter Jacobian from rows of the canvas Jacobian, or None where no shortcut exists.
+    def jacobian_factors(
+        self, images: Float[Tensor, "n 3 k k"], gradients: Float[Tensor, "n 3 s s"]
+    ) -> Sequence[JacobianFactor] | None:
+        """Each sample's parameter gradient from its gradient at the canvas, factored; None where no form is known.
 
-        For a prompt shared by all samples, `d f / d theta` per sample is the gradient at the canvas times a
-        diagonal: one backward pass per output then serves a whole batch (the structured path of the kernel).
-        Columns follow `self.parameters()` in order, each flattened.
+        One backward pass per output then serves a whole batch (the structured path of the kernel), and nothing of
+        the size of the parameters is formed. The factors cover every parameter once; `rows` are linear in
+        `gradients`, `samples` do not depend on them. No graph is kept.
         """
         return None

@@ -129,7 +129,9 @@ def grouped(sizes: Mapping[str, int], budget: int) -> Iterator[list[str]]:
         yield group
 
 
-def require_finite(rows: Float[Tensor, "n k p"], parameters: Mapping[str, Tensor], *, first_sample: int) -> None:
+def require_finite(
+    rows: Float[Tensor, "n k p"], parameters: Mapping[str, Tensor], *, first_sample: int, first_output: int = 0
+) -> None:
     """KernelError naming sample, output and parameter of the first entry that is not finite."""
     finite = rows.isfinite()
     if bool(finite.all()):
@@ -138,8 +140,8 @@ def require_finite(rows: Float[Tensor, "n k p"], parameters: Mapping[str, Tensor
     ends = itertools.accumulate(tensor.numel() for tensor in parameters.values())
     name = next(name for name, end in zip(parameters, ends, strict=True) if column < end)
     raise KernelError(
-        f"the Jacobian of sample {first_sample + sample} is not finite (output {output}, parameter {name}): "
-        "look at that image, or use another backbone"
+        f"the Jacobian of sample {first_sample + sample} is not finite (output {first_output + output}, "
+        f"parameter {name}): look at that image, or use another backbone"
     )
 
 

@@ -61,18 +61,26 @@ class TangentKernel:
         return KernelPart(matrix, parts[0].copies)
 
 
-def accumulate_gram(gram: Float[Tensor, "m m"], rows: Float[Tensor, "m p"]) -> None:
+def accumulate_gram(
+    gram: Float[Tensor, "m m"], rows: Float[Tensor, "m p"], *, weights: Float[Tensor, "n n"] | None = None
+) -> None:
     """Add `rows rows^T` to the lower block half of the float64 `gram`, in place.
 
+    With `weights` between samples, of m / n consecutive rows each, every product counts times its pair's weight.
     Rows of lower precision are cast to float64 a slice of columns at a time, so products and sums are float64.
-    Memory: m x 2048 float64.
+    Memory: m x 2048 float64, and 512 x m more with weights.
     """
     m, p = rows.shape
+    sample_of_row = None if weights is None else torch.arange(m, device=rows.device) // (m // len(weights))
     for first in range(0, p, GRAM_COLUMNS):
         columns = rows[:, first : first + GRAM_COLUMNS].to(torch.float64)
         for start in range(0, m, GRAM_ROWS):
             stop = min(start + GRAM_ROWS, m)
-            gram[start:stop, :stop].addmm_(columns[start:stop], columns[:stop].T)
+            if weights is None or sample_of_row is None:
+                gram[start:stop, :stop].addmm_(columns[start:stop], columns[:stop].T)
+            else:
+                pairs = weights[sample_of_row[start:stop, None], sample_of_row[None, :stop]]
+                gram[start:stop, :stop].addcmul_(columns[start:stop] @ columns[:stop].T, pairs)
 
 
 def mirror_lower_half(gram: Float[Tensor, "m m"]) -> None:

@@ -1,23 +1,20 @@
-"""The fast paths of a reprogrammed model: input gradients for a shared prompt, a closed form for a linear head."""
+"""The fast paths of a reprogrammed model: canvas gradients for its transform, a closed form for a linear head."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mr_core.input_transforms.module import InputTransform
 from mr_core.label_mappings.linear.mapping import LinearMapping
 from mr_core.label_mappings.module import LabelMapping
+from mr_core.ntk.canvas import canvas_kernel, has_factors
 from mr_core.ntk.closed_form import linear_head_kernel
-from mr_core.ntk.jacobian import jacobian_kernel, require_finite
-from mr_core.ntk.kernel import KernelPart, Kind, Progress, accumulate_gram, mirror_lower_half
+from mr_core.ntk.jacobian import jacobian_kernel
+from mr_core.ntk.kernel import KernelPart, Kind, Progress
 from mr_core.ntk.memory import require_memory
 from mr_core.ntk.precision import jacobian_dtype
 from mr_core.reprogrammed import ReprogrammedModel
-
-BATCH_IMAGES = 16  # one graph is kept for all outputs of a batch; 16 is also fastest for small CNNs on a CPU
 
 
 def is_structured(model: ReprogrammedModel, names: Sequence[str]) -> bool:
@@ -55,8 +52,8 @@ def reprogrammed_kernels(
     parts = {}
     transform_names = [name for name in names if name.startswith("input_transform.")]
     if transform_names:
-        if has_canvas_shortcut(model.input_transform, images):
-            parts["input_transform"] = prompt_kernel(
+        if has_factors(model.input_transform, images):
+            parts["input_transform"] = canvas_kernel(
                 model, images, kind=kind, memory_cap=memory_cap, on_progress=on_progress
             )
         else:
@@ -73,64 +70,6 @@ def reprogrammed_kernels(
         outputs = backbone_outputs(model, images, on_progress=on_progress)
         parts["label_mapping"] = mapping_kernel(model.label_mapping, outputs, kind=kind, memory_cap=memory_cap)
     return parts
-
-
-def prompt_kernel(
-    model: ReprogrammedModel,
-    images: Float[Tensor, "n 3 k k"],
-    *,
-    kind: Kind,
-    memory_cap: int,
-    on_progress: Progress,
-) -> KernelPart:
-    """Kernel of a prompt that all samples share: the Gram matrix of input gradients (arXiv:2506.00620, section 2).
-
-    A sample's Jacobian is its gradient at the canvas times a diagonal, so one backward pass per output serves a
-    whole batch, and the backbone's weights need no gradient. min(C, d) passes where the mapping reads d < C
-    outputs: it is linear, hence `J = Omega^T J_S`. A mapping whose matrix is 0 (an untrained linear head) makes
-    this part exactly 0, and nothing is computed. Where the Jacobian is over the cap its columns are taken in
-    slices, one pass a slice. Memory: the kernel in float64, one slice, the graph of 16 images.
-    """
-    transform, mapping = model.input_transform, model.label_mapping
-    omega = mapping.matrix().detach().to(images.dtype)
-    width, n_outputs = omega.shape
-    n_samples = len(images)
-    if not bool(omega.any()):
-        zeros = torch.zeros(n_samples, n_samples, dtype=torch.float64, device=images.device)
-        return KernelPart(zeros, copies=n_outputs if kind == "full" else 1)
-    n_rows = 1 if kind == "pseudo" else n_outputs
-    side = n_samples * n_outputs if kind == "full" else n_samples
-    parameters = dict(transform.named_parameters(prefix="input_transform"))
-    n_columns = sum(parameter.numel() for parameter in parameters.values())
-    column_bytes = n_samples * n_rows * images.dtype.itemsize
-    kernel_bytes = 8 * side * side
-    require_memory(kernel_bytes + column_bytes, cap=memory_cap, kind=kind, what="kernel")
-    slice_width = min(n_columns, (memory_cap - kernel_bytes) // column_bytes)
-    n_slices = -(-n_columns // slice_width)
-
-    gram = torch.zeros(side, side, dtype=torch.float64, device=images.device)
-    for index in range(n_slices):
-        columns = slice(index * slice_width, min((index + 1) * slice_width, n_columns))
-        jacobian = torch.empty(
-            n_samples, n_rows, columns.stop - columns.start, dtype=images.dtype, device=images.device
-        )
-        step = min(BATCH_IMAGES, model.backbone.chunk_size)
-        for start in range(0, n_samples, step):
-            batch = images[start : start + step]
-            for output, rows in enumerate(_prompt_rows(model, batch, kind=kind, by_source=width < n_outputs)):
-                require_finite(rows[:, None], parameters, first_sample=start)
-                done = index * n_samples + start
-                on_progress(done + len(batch) * (output + 1) // (n_rows + 1), n_slices * n_samples)
-                if kind != "pseudo" and width < n_outputs:
-                    term = omega[output][None, :, None] * rows[:, None, columns]
-                    target = jacobian[start : start + len(batch)]
-                    target.copy_(term) if output == 0 else target.add_(term)
-                else:
-                    jacobian[start : start + len(batch), output] = rows[:, columns]
-        accumulate_gram(gram, jacobian.view(side, -1))
-        on_progress((index + 1) * n_samples, n_slices * n_samples)
-    mirror_lower_half(gram)
-    return KernelPart(gram.div_(n_outputs) if kind == "trace" else gram)
 
 
 def mapping_kernel(mapping: LabelMapping, outputs: Float[Tensor, "n d"], *, kind: Kind, memory_cap: int) -> KernelPart:
@@ -163,31 +102,3 @@ def backbone_outputs(
             outputs.append(model.backbone_outputs(images[start:stop]))
             on_progress(stop, len(images))
     return torch.cat(outputs)
-
-
-def has_canvas_shortcut(transform: InputTransform, images: Float[Tensor, "n 3 k k"]) -> bool:
-    """Whether the transform turns canvas gradients into parameter gradients by itself."""
-    with torch.no_grad():
-        return transform.canvas_gradient_to_parameters(torch.zeros_like(transform(images[:1]))) is not None
-
-
-def _prompt_rows(
-    model: ReprogrammedModel, batch: Float[Tensor, "n 3 k k"], *, kind: Kind, by_source: bool
-) -> Iterator[Float[Tensor, "n p"]]:
-    """Jacobian rows of the prompt for one output of every image after the other."""
-    with torch.no_grad():
-        canvases = model.input_transform(batch)
-    with torch.enable_grad():
-        canvases = canvases.detach().requires_grad_()
-        outputs = model.backbone(canvases, model.label_mapping.reads)
-        if kind == "pseudo":
-            logits = model.label_mapping(outputs)
-            scores = logits.sum(1, keepdim=True) / math.sqrt(logits.shape[1])
-        else:
-            scores = outputs if by_source else model.label_mapping(outputs)
-        sums = scores.sum(0)  # images do not mix, so the gradient of a sum holds every image's own gradient
-    for index, total in enumerate(sums):
-        (gradients,) = torch.autograd.grad(total, canvases, retain_graph=index + 1 < len(sums))
-        rows = model.input_transform.canvas_gradient_to_parameters(gradients)
-        assert rows is not None
-        yield rows.detach()

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mr_core.input_transforms.module import InputTransform
+from mr_core.input_transforms.module import InputTransform, JacobianFactor
 
 _INITIAL_SCALE = 1e-2
 
@@ -36,7 +36,28 @@ class FullyConnectedTransform(InputTransform):
             mapped = functional.linear(pixels, self.weight, self.bias)
         else:
             mapped = pixels + functional.linear(functional.linear(pixels, self.down), self.up, self.bias)
-        mapped = mapped.view_as(images)
+        return self._resized(mapped.view_as(images))
+
+    def jacobian_factors(
+        self, images: Float[Tensor, "n 3 k k"], gradients: Float[Tensor, "n 3 s s"]
+    ) -> tuple[JacobianFactor, ...]:
+        """`h (x) (x, 1)` with h the gradient before the resize; of a low rank `h (x) (V x, 1)` and `U^T h (x) x`."""
+        pixels, rows = images.flatten(1), self._before_resize(gradients).flatten(1)
+        if self._is_full:
+            return (JacobianFactor(("weight", "bias"), rows, functional.pad(pixels, (0, 1), value=1.0)),)
+        up, down = self.up.detach(), self.down.detach()
+        return (
+            JacobianFactor(("up", "bias"), rows, functional.pad(pixels @ down.T, (0, 1), value=1.0)),
+            JacobianFactor(("down",), rows @ up, pixels),
+        )
+
+    def _before_resize(self, gradients: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 3 k k"]:
+        with torch.enable_grad():
+            leaf = gradients.new_zeros(len(gradients), 3, self.image_size, self.image_size, requires_grad=True)
+            (pulled,) = torch.autograd.grad(self._resized(leaf), leaf, gradients)
+        return pulled
+
+    def _resized(self, mapped: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n 3 s s"]:
         if self.image_size == self.canvas_size:
             return mapped
         return functional.interpolate(mapped, size=self.canvas_size, mode="bilinear", align_corners=False)

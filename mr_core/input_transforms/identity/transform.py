@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from mr_core.input_transforms.module import InputTransform
+from mr_core.input_transforms.module import InputTransform, JacobianFactor
 
 
 class IdentityTransform(InputTransform):
@@ -13,3 +13,8 @@ class IdentityTransform(InputTransform):
 
     def forward(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n 3 k k"]:
         return images
+
+    def jacobian_factors(
+        self, images: Float[Tensor, "n 3 k k"], gradients: Float[Tensor, "n 3 k k"]
+    ) -> tuple[JacobianFactor, ...]:
+        return ()

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mr_core.input_transforms.module import InputTransform
+from mr_core.input_transforms.module import InputTransform, JacobianFactor
 
 
 class PaddingTransform(InputTransform):
@@ -41,6 +41,8 @@ class PaddingTransform(InputTransform):
     def picture(self) -> Float[Tensor, "3 s s"]:
         return self.frame().detach()
 
-    def canvas_gradient_to_parameters(self, gradients: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n p"]:
+    def jacobian_factors(
+        self, images: Float[Tensor, "n 3 k k"], gradients: Float[Tensor, "n 3 s s"]
+    ) -> tuple[JacobianFactor]:
         sigmoid = torch.sigmoid(self.delta.detach())
-        return gradients.flatten(1)[:, self.entries] * (sigmoid * (1 - sigmoid))
+        return (JacobianFactor(("delta",), gradients.flatten(1)[:, self.entries] * (sigmoid * (1 - sigmoid))),)

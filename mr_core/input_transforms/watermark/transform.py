@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mr_core.input_transforms.module import InputTransform
+from mr_core.input_transforms.module import InputTransform, JacobianFactor
 
 
 class WatermarkTransform(InputTransform):
@@ -41,5 +41,7 @@ class WatermarkTransform(InputTransform):
         """The pattern around middle grey, clipped to what can be shown."""
         return (0.5 + self.pattern()).clamp(0, 1).detach()
 
-    def canvas_gradient_to_parameters(self, gradients: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n p"]:
-        return (gradients * self.scale).flatten(1)[:, self.entries]
+    def jacobian_factors(
+        self, images: Float[Tensor, "n 3 s s"], gradients: Float[Tensor, "n 3 s s"]
+    ) -> tuple[JacobianFactor]:
+        return (JacobianFactor(("delta",), (gradients * self.scale).flatten(1)[:, self.entries]),)

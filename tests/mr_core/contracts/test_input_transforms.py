@@ -66,18 +66,32 @@ def test_a_sample_does_not_depend_on_its_batch(spec):
     torch.testing.assert_close(transform(images)[1:2], transform(images[1:2]))
 
 
-def test_the_shortcut_to_parameter_rows_is_the_chain_rule(spec):
+def test_the_factored_jacobian_is_the_chain_rule(spec):
     transform = _moved(spec).double()
-    images = _images(transform, n=1).double()
-    rows = torch.randn(4, 3, CANVAS, CANVAS, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    found = transform.canvas_gradient_to_parameters(rows)
-    if found is None:
+    images = _images(transform).double()
+    rows = torch.randn(4, 3, 3, CANVAS, CANVAS, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    found = [transform.jacobian_factors(images, gradients) for gradients in rows]
+    if found[0] is None:
         return  # the kernel's general path serves it
-    parameters = list(transform.parameters())
-    for row, row_found in zip(rows, found, strict=True):
-        gradients = torch.autograd.grad((transform(images)[0] * row).sum(), parameters)
-        expected = torch.cat([gradient.flatten() for gradient in gradients])
-        torch.testing.assert_close(row_found, expected, rtol=1e-12, atol=1e-12)
+    parameters = dict(transform.named_parameters())
+    assert [name for factor in found[0] for name in factor.parameters] == list(parameters)
+    jacobians, products = [], 0.0
+    for row in rows:
+        values = (transform(images) * row).sum((1, 2, 3))
+        gradients = [
+            torch.autograd.grad(value, parameters.values(), retain_graph=True) for value in values if parameters
+        ]
+        jacobians += [torch.cat([part.flatten() for part in gradient]) for gradient in gradients]
+    for factors in zip(*found, strict=True):
+        width = sum(parameters[name].numel() for name in factors[0].parameters)
+        samples = torch.ones(3, 1).double() if factors[0].samples is None else factors[0].samples
+        assert factors[0].rows.shape[1] * samples.shape[1] == width
+        assert not factors[0].rows.requires_grad
+        stacked = torch.cat([factor.rows for factor in factors])
+        products = products + (stacked @ stacked.T) * (samples @ samples.T).repeat(4, 4)
+    if parameters:
+        expected = torch.stack(jacobians)
+        torch.testing.assert_close(products, expected @ expected.T, rtol=1e-12, atol=1e-12)
 
 
 def test_spec_and_state_survive_a_round_trip(spec):

@@ -103,7 +103,7 @@ def test_nothing_to_train_without_prompt_or_head(reprogrammed):
 
 
 class Gain(InputTransform):
-    """Multiplies the image: its Jacobian depends on the sample, so it has no shortcut from the canvas."""
+    """Multiplies the image: its Jacobian depends on the sample, so it no factors are known."""
 
     def __init__(self):
         super().__init__(image_size=12, canvas_size=12)
