@@ -114,7 +114,8 @@ def column_slices(widths: Sequence[int], limit: int) -> list[list[tuple[int, sli
 
 
 def _layout(transform: InputTransform, images: Float[Tensor, "n 3 k k"]) -> list[FactorLayout]:
-    batches = [_factors_without_gradient(transform, batch) or () for batch in images.split(BATCH_IMAGES)]
+    starts = range(0, len(images), BATCH_IMAGES)
+    batches = [_factors_without_gradient(transform, images[i : i + BATCH_IMAGES]) or () for i in starts]
     layout = []
     for factors in zip(*batches, strict=True):
         sample_kernel = None
