@@ -113,6 +113,7 @@ def list_jobs(
     status: Annotated[Status | None, Query()] = None,
     kind: Annotated[str | None, Query(max_length=64)] = None,
     dataset: Annotated[str | None, Query(max_length=64)] = None,
+    parent: Annotated[str | None, Query(max_length=64, description="Its sub-jobs, which are not listed else.")] = None,
 ) -> ListOf[JobAnswer]:
     """The tenant's jobs that fit every filter, newest first."""
     rows, has_more = jobs.list_jobs(
@@ -121,6 +122,7 @@ def list_jobs(
         status=status,
         kind=kind,
         dataset=dataset,
+        parent=parent,
         metadata=metadata,
         after=page.after,
         limit=page.limit,

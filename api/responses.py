@@ -191,6 +191,7 @@ class JobAnswer(BaseModel):
     dataset: str | None
     queue: str
     retry_of: str | None
+    parent: str | None
     progress: Progress | None
     attempt: int
     max_attempts: int
@@ -236,6 +237,7 @@ def job_fields(row: Job) -> dict[str, Any]:
         **{name: getattr(row, name) for name in same.split()},
         "metadata": row.metadata_,
         "dataset": row.dataset_id,
+        "parent": row.parent_id,
         "progress": _progress(row.progress),
         "error": Failure(**row.error) if row.error else None,
     }

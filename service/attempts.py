@@ -73,6 +73,7 @@ def claim(session: Session, job_id: str, *, owner: str, lease_s: float, environm
         .where(
             Job.id == job_id,
             Job.status == "queued",
+            Job.next_dispatch_at.is_not(None),  # else it waits for its sub-jobs
             Job.attempt < Job.max_attempts,
             or_(Job.deadline_at.is_(None), Job.deadline_at > func.clock_timestamp()),
         )
@@ -222,6 +223,16 @@ def release(session: Session, claim: Claim) -> str:
         return "cancelled"
     _requeue(session, job, "interrupted", "the worker was told to stop", delay_s=0, counts=False)
     return "queued"
+
+
+def wait(session: Session, claim: Claim, detail: str) -> Job | None:
+    """End the attempt, which does not count, with nothing due; None where the job was to be cancelled, and is."""
+    job = _hold(session, claim)
+    if job.status == "cancelling":
+        finish_cancelled(session, claim)
+        return None
+    _change(session, job, "queued", "waiting", "info", detail=detail, attempt=job.attempt - 1, dispatch_count=0)
+    return job
 
 
 def settle_failure(session: Session, job: Job, code: str, detail: str, *, param: str | None = None) -> str:

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Float, cast, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from service import workers
+from service import sub_jobs, workers
 from service.errors import BrokerUnavailable
 from service.models import Job
 from service.queue import QUEUES, Queue
@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 def dispatch(database: Database, publish: Publish) -> int:
     """Ring for the jobs that are next in every queue; for how many."""
     published = 0
+    with database.session() as session:
+        sub_jobs.wake(session)
     for queue in QUEUES:
         with database.session() as session:
             job_ids = _take(session, queue)

@@ -44,6 +44,8 @@ def create_job(
     require_room: Callable[[str], object] | None = None,
     retry_of: str | None = None,
     key_id: str | None = None,
+    parent_id: str | None = None,
+    part: str | None = None,
 ) -> Job:
     """A queued job; its row is also what the sweeper dispatches from, so no broker is called here.
 
@@ -80,6 +82,8 @@ def create_job(
         idempotency_key=idempotency_key,
         retry_of=retry_of,
         key_id=key_id,
+        parent_id=parent_id,
+        part=part,
         next_dispatch_at=func.now(),
         deadline_at=None if deadline_s is None else func.now() + func.make_interval(0, 0, 0, 0, 0, 0, deadline_s),
     )
@@ -106,12 +110,16 @@ def list_jobs(
     status: str | None = None,
     kind: str | None = None,
     dataset: str | None = None,
+    parent: str | None = None,
     metadata: Mapping[str, str] | None = None,
     after: str | None = None,
     limit: int = 20,
 ) -> tuple[Sequence[Job], bool]:
-    """The tenant's jobs that fit every filter given, newest first, and whether there are more."""
-    query = _visible(tenant)
+    """The tenant's jobs that fit every filter given, newest first, and whether there are more.
+
+    Sub-jobs are listed where their `parent` is named, and only there.
+    """
+    query = _visible(tenant).where(Job.parent_id.is_(None) if parent is None else Job.parent_id == parent)
     for column, value in ((Job.status, status), (Job.kind, kind), (Job.dataset_id, dataset)):
         if value is not None:
             query = query.where(column == value)
@@ -121,8 +129,9 @@ def list_jobs(
 
 
 def count_unfinished(session: Session, tenant: str) -> int:
-    """How many of the tenant's jobs have not ended."""
-    return count(session, _visible(tenant).where(Job.status.not_in(TERMINAL_STATUSES)))
+    """How many of the tenant's jobs have not ended, their parts aside."""
+    own = _visible(tenant).where(Job.parent_id.is_(None))
+    return count(session, own.where(Job.status.not_in(TERMINAL_STATUSES)))
 
 
 def request_cancel(session: Session, tenant: str, job_id: str) -> Job:
@@ -192,7 +201,7 @@ def retry(
 
 
 def delete(session: Session, tenant: str, job_id: str) -> None:
-    """Forget an ended job with its events, checkpoints and artifacts; its adapter stays."""
+    """Forget an ended job with its sub-jobs, events, checkpoints and artifacts; its adapter stays."""
     job = get_job(session, tenant, job_id)
     gone = session.scalars(
         sql_delete(Job).where(Job.id == job_id, Job.status.in_(TERMINAL_STATUSES)).returning(Job.id)

@@ -124,6 +124,8 @@ class Job(Base):
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
     dataset_id: Mapped[str | None]
     retry_of: Mapped[str | None]
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", name="jobs_parent", ondelete="CASCADE"))
+    part: Mapped[str | None]  # which of its parent's sub-jobs it is
     idempotency_key: Mapped[str | None]
     key_id: Mapped[str | None]  # whose usage it is
     status: Mapped[str] = mapped_column(server_default="queued")
@@ -159,6 +161,8 @@ class Job(Base):
         Index("jobs_by_idempotency_key", "tenant", "idempotency_key", unique=True),
         Index("jobs_unfinished_by_dataset", "dataset_id", postgresql_where=text(f"status NOT IN {TERMINAL_STATUSES}")),
         Index("jobs_to_dispatch", "queue", "next_dispatch_at", postgresql_where=text("status = 'queued'")),
+        Index("jobs_by_parent", "parent_id", "part", unique=True),
+        Index("jobs_waiting", "id", postgresql_where=text("status = 'queued' AND next_dispatch_at IS NULL")),
         Index("jobs_leased", "lease_until", postgresql_where=text("status IN ('running', 'cancelling')")),
     )
 

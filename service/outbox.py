@@ -32,6 +32,7 @@ def record(session: Session, job_id: str, seq: int, change: Mapping[str, Any]) -
         .where(
             Job.id == job_id,
             Job.kind.not_in(INTERNAL_KINDS),
+            Job.parent_id.is_(None),
             Webhook.disabled_at.is_(None),
             or_(literal(EVERYTHING) == any_(Webhook.events), literal(event) == any_(Webhook.events)),
         )

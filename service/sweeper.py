@@ -14,7 +14,7 @@ from celery import Celery
 from sqlalchemy import ColumnElement, and_, case, func, literal, select
 from sqlalchemy.orm import Session
 
-from service import attempts, datasets, uploads, workers
+from service import attempts, datasets, sub_jobs, uploads, workers
 from service.blobs import Blobs
 from service.deliveries import Deliverer, delete_old
 from service.dispatch import dispatch
@@ -84,7 +84,13 @@ class Sweeper:
 
     def run_once(self) -> None:
         """Every step once."""
-        for step in (self._end_unanswered_cancels, self._settle_lost, self._settle_overdue, self._settle_stalled):
+        for step in (
+            self._end_unanswered_cancels,
+            self._settle_lost,
+            self._settle_overdue,
+            self._settle_stalled,
+            self._cancel_abandoned,
+        ):
             while step() == _BATCH:
                 pass
         dispatch(self._database, self._publish)
@@ -154,6 +160,11 @@ class Sweeper:
                 detail = f"no progress in the phase {job.phase or 'of starting'}"
                 attempts.settle_failure(session, job, "progress_stalled", detail)
             return len(jobs)
+
+    def _cancel_abandoned(self) -> int:
+        """Sub-jobs whose job has ended without them."""
+        with self._database.session() as session:
+            return sub_jobs.cancel_abandoned(session, limit=_BATCH)
 
 
 def _lock(session: Session, *conditions: ColumnElement[bool]) -> Sequence[Job]:

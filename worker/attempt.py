@@ -18,7 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from mr_core.errors import JobCancelled
-from service import attempts, datasets
+from service import attempts, datasets, sub_jobs
 from service.attempts import Claim
 from service.blobs import Blobs
 from service.errors import DatabaseUnavailable, Fenced
@@ -29,6 +29,7 @@ from worker.failures import Failure, failure_of
 from worker.lifeline import Lifeline, die_with_parent, prefer_as_oom_victim
 from worker.memory import peak_memory_bytes
 from worker.observer import DatabaseObserver, Interrupted
+from worker.sub_jobs import Suspended
 
 STORED: Final = 0
 """Exit status: the outcome is in the database."""
@@ -67,6 +68,9 @@ class Attempt:
             return self._store(lambda session: attempts.finish_cancelled(session, self.claim))
         except Interrupted:
             return self._store(lambda session: attempts.release(session, self.claim))
+        except Suspended as waiting:
+            specs = waiting.specs
+            return self._store(lambda session: sub_jobs.suspend(session, self.claim, specs))
         except Fenced as error:
             _log.warning("fenced", detail=error.detail)
             return FENCED

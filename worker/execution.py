@@ -21,6 +21,7 @@ from worker.backbones import TenantBackbones
 from worker.features import TenantFeatures
 from worker.observer import DatabaseObserver
 from worker.publishing import publish
+from worker.sub_jobs import QueuedSubJobs
 
 
 def execute(
@@ -61,6 +62,7 @@ def execute(
                     dataset_sha256=dataset.sha256,
                     max_bytes=feature_cache_bytes,
                 ),
+                sub_jobs=QueuedSubJobs(database, claim),
                 adapter=_unpacked_adapter(database, blobs, claim, getattr(spec, "adapter", None), scratch),
             )
         )

@@ -10,6 +10,7 @@ from mr_core.backbones.backbone import Backbone
 from mr_core.datasets.dataset import ImageDataset
 from mr_core.features import FeatureCache
 from mr_core.observer import Observer
+from mr_core.sub_jobs import SubJobs
 
 
 @dataclass(frozen=True)
@@ -22,5 +23,6 @@ class JobContext:
     observer: Observer = field(default_factory=Observer)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     adapter: Path | None = None  # the unpacked adapter that a spec names
+    sub_jobs: SubJobs = field(default_factory=SubJobs)
     features: FeatureCache = field(default_factory=FeatureCache)
     batch_divisor: int = 1  # images a pass, divided by this after an attempt ran out of memory

@@ -79,15 +79,15 @@ class Bench:
             self.settings, database, make_celery(self.settings), blobs, publish_job=lambda job_id, queue: None
         )
 
-    def submit(self, *, max_attempts=3, queue="cpu", **fields):
+    def submit(self, *, max_attempts=3, queue="cpu", kind="toy", **fields):
         if fields.get("once") is True:
             fields["once"] = str(self.tmp_path / f"once-{time.monotonic_ns()}")
-        spec = {"kind": "toy", "dataset": self.dataset_id, **fields}
+        spec = {"kind": kind, "dataset": self.dataset_id, **fields}
         with self.database.session() as session:
             return jobs.create_job(
                 session,
                 tenant=TENANT,
-                kind="toy",
+                kind=kind,
                 spec=spec,
                 queue=queue,
                 dataset_id=self.dataset_id,

@@ -53,7 +53,7 @@ class ToySpec(JobSpec):
         while self.end_gate and not Path(self.end_gate).exists():
             time.sleep(0.02)
         return JobOutcome(
-            result={"digest": digest.hex(), "started_at_step": start, "threads": os.environ["OMP_NUM_THREADS"]},
+            result={"digest": digest.hex(), "started_at_step": start, "threads": os.environ.get("OMP_NUM_THREADS")},
             adapter=AdapterContent(config=json.dumps({"seed": self.seed}).encode(), weights=digest),
             spectrum=SpectrumContent(np.array([2.0, 1.0]), np.array([0.75, 1.0]), {"n_samples": 2}),
             artifacts=(Artifact("plots/curves.svg", "image/svg+xml", b"<svg/>"),),
@@ -98,7 +98,28 @@ class ToySpec(JobSpec):
         time.sleep(120)
 
 
+class ToyParentSpec(JobSpec):
+    """Toy jobs as its parts, of one step, two steps, ...; then one more that reads their answers."""
+
+    kind: Literal["toy_parent"] = "toy_parent"
+    parts: int = 3
+    fails: int | None = None
+
+    def run(self, context):
+        context.observer.phase("training")
+        first = {}
+        for n in range(self.parts):
+            behaviour = "impossible" if n == self.fails else "none"
+            first[f"first-{n}"] = ToySpec(dataset=self.dataset, steps=n + 1, at_step=0, behaviour=behaviour)
+        ends = context.sub_jobs.run(first, context)
+        n_right = sum(end.status == "succeeded" for end in ends.values())
+        last = context.sub_jobs.run({"last": ToySpec(dataset=self.dataset, steps=n_right)}, context)
+        answers = {name: end.result["digest"] if end.result else end.error for name, end in {**ends, **last}.items()}
+        return JobOutcome(result=answers)
+
+
 def register():
-    """Have this process know the kind; before anything imports the union of kinds by name."""
+    """Have this process know the kinds; before anything imports the union of kinds by name."""
     mr_core.jobs.JOB_KINDS["toy"] = ToySpec
+    mr_core.jobs.JOB_KINDS["toy_parent"] = ToyParentSpec
     mr_core.job_spec.AnyJobSpec = mr_core.jobs.AnyJobSpec = tagged_union(mr_core.jobs.JOB_KINDS)

@@ -1,0 +1,62 @@
+"""Jobs that a job is made of. In the library they run one after another; the service hands them to its queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mr_core.errors import JobCancelled, ReprogrammingError
+from mr_core.observer import Observer
+
+if TYPE_CHECKING:
+    from mr_core.jobs.base import JobSpec
+    from mr_core.jobs.context import JobContext
+
+
+@dataclass(frozen=True)
+class SubJobEnd:
+    """How a sub-job ended: with a result, or with an error of `code`, `detail` and perhaps `param`."""
+
+    status: str  # succeeded, failed or cancelled
+    result: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+
+
+class SubJobs:
+    """Runs them in this process, on the job's own dataset."""
+
+    def run(self, specs: Mapping[str, JobSpec], context: JobContext) -> dict[str, SubJobEnd]:
+        """How each ended, by its name.
+
+        In the service the call may end the attempt: the job waits without a worker, and a later attempt comes here
+        again and gets the answers. So what comes before the call has to be cheap or kept in a checkpoint, and names
+        and specs have to be the same every time.
+        """
+        ends = {}
+        for n, (name, spec) in enumerate(specs.items()):
+            ends[name] = _run(spec, replace(context, observer=_Beating(context.observer)))
+            context.observer.progress(n + 1, len(specs), unit="job")
+        return ends
+
+
+def _run(spec: JobSpec, context: JobContext) -> SubJobEnd:
+    try:
+        return SubJobEnd("succeeded", result=spec.run(context).result)
+    except JobCancelled:
+        raise
+    except ReprogrammingError as error:
+        return SubJobEnd("failed", error={"code": error.code, "detail": error.detail, "param": error.param})
+
+
+class _Beating(Observer):
+    """Tells nothing of a sub-job but that it lives."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def progress(self, step: int, total: int, *, unit: str = "step") -> None:
+        self._observer.beat()
+
+    def beat(self) -> None:
+        self._observer.beat()
