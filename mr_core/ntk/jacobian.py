@@ -40,7 +40,7 @@ def jacobian_kernel(
     KernelError over the cap, or where a Jacobian entry is not finite.
     """
     dtype = jacobian_dtype(module)
-    state = _widened_state(module, dtype)
+    state = widened_state(module, dtype)
     inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
     n_samples = len(inputs)
     n_rows = 1 if kind == "pseudo" else n_outputs
@@ -111,7 +111,7 @@ def count_outputs(module: nn.Module, inputs: Tensor) -> int:
     dtype = jacobian_dtype(module)
     first = inputs[:1].to(dtype) if inputs.is_floating_point() else inputs[:1]
     with torch.no_grad():
-        values: Tensor = functional_call(module, _widened_state(module, dtype), (first,))
+        values: Tensor = functional_call(module, widened_state(module, dtype), (first,))
     return values.numel()
 
 
@@ -145,7 +145,7 @@ def require_finite(
     )
 
 
-def _widened_state(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+def widened_state(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """Parameters and buffers, detached; those in floating point in `dtype`."""
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     return {

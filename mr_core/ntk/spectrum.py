@@ -13,7 +13,8 @@ from torch import Tensor
 from mr_core.errors import KernelError
 from mr_core.ntk.kernel import KernelPart, TangentKernel
 from mr_core.ntk.memory import MEMORY_CAP_BYTES, require_memory
-from mr_core.scores import effective_rank, kernel_target_alignment, label_energies
+from mr_core.scores.alignment import kernel_target_alignment
+from mr_core.scores.spectral import effective_rank, label_energies
 
 UNIT_ROUNDOFF = 1.1e-16  # of float64
 EPSILON = float(np.finfo(np.float64).eps)
@@ -85,8 +86,8 @@ def spectrum(kernel: TangentKernel, total: KernelPart, eigen: Eigen, targets: Fl
     values = eigen.all_values().numpy()
     energies = label_energies(eigen.vectors, targets)
     if eigen.copies == 1:
-        energies = energies.sum(1, keepdim=True)
-    cumulative = energies.flatten().cumsum(0).numpy()
+        energies = energies.sum(1, keepdims=True)
+    cumulative = energies.flatten().cumsum()
     largest, smallest = float(values[0]), float(values[-1])
     limit = resolution_limit(len(values), largest)
     reason: Unresolved | None = None
@@ -103,7 +104,7 @@ def spectrum(kernel: TangentKernel, total: KernelPart, eigen: Eigen, targets: Fl
         "lambda_min": None if reason else smallest,
         "numerical_rank": int((values > limit).sum()),
         "condition_number": None if reason else largest / smallest,
-        "effective_rank": effective_rank(torch.from_numpy(values)),
+        "effective_rank": effective_rank(values),
         "trace": total.trace,
         "label_energy": [[k, float(cumulative[k - 1])] for k in energy_grid(len(values))],
         "kernel_target_alignment": kernel_target_alignment(total.matrix, targets, copies=total.copies),
