@@ -36,14 +36,29 @@ class KernelPart:
 
 
 @dataclass(frozen=True)
+class MeasuredError:
+    """How far a kernel of rounded Jacobians lies from the exact one, in the block of a few samples.
+
+    The Frobenius norm of the difference over that of the exact block.
+    """
+
+    relative: float
+    samples: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TangentKernel:
-    """An empirical tangent kernel and the parts it is the sum of, by group of parameters."""
+    """An empirical tangent kernel and the parts it is the sum of, by group of parameters.
+
+    `error` is None where the Jacobian was taken in the module's own precision.
+    """
 
     kind: Kind
     n_samples: int
     n_outputs: int
     n_parameters: int
     groups: Mapping[str, KernelPart]
+    error: MeasuredError | None = None
 
     def total(self, *, memory_cap: int = MEMORY_CAP_BYTES) -> KernelPart:
         """The sum over groups; stays a Kronecker product where every group is one with the same factor.

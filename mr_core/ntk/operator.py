@@ -161,13 +161,13 @@ class KernelOperator:
             # torch's own forward-mode rules are written for its deprecated compiler
             warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
             for index in range(_n_directions(tangents)):
-                with forward_ad.dual_level():  # type: ignore[no-untyped-call]
+                with forward_ad.dual_level():
                     duals = {
                         name: forward_ad.make_dual(values, tangents[name][index])  # type: ignore[no-untyped-call]
                         for name, values in self._parameters.items()
                     }
                     outputs = self._outputs(duals, samples)
-                    tangent: Tensor | None = forward_ad.unpack_dual(outputs).tangent  # type: ignore[no-untyped-call]
+                    _, tangent = forward_ad.unpack_dual(outputs)  # type: ignore[no-untyped-call]
                     columns.append((torch.zeros_like(outputs) if tangent is None else tangent).to(torch.float64))
         return torch.stack(columns, dim=1)
 

@@ -81,7 +81,8 @@ def spectrum(kernel: TangentKernel, total: KernelPart, eigen: Eigen, targets: Fl
 
     `lambda_min` and `condition_number` are None where N C exceeds the number of parameters P, so that the full
     kernel is singular by counting (`rank_limited`, for all kinds: the reduced ones hide it), or where the smallest
-    eigenvalue is below the resolution limit (`below_precision`).
+    eigenvalue is below the resolution limit (`below_precision`). Of a kernel with a measured error the limit is at
+    least that error times its Frobenius norm: no eigenvalue moves further (Weyl), if the rest is as good as the block.
     """
     values = eigen.all_values().numpy()
     energies = label_energies(eigen.vectors, targets)
@@ -90,6 +91,8 @@ def spectrum(kernel: TangentKernel, total: KernelPart, eigen: Eigen, targets: Fl
     cumulative = energies.flatten().cumsum()
     largest, smallest = float(values[0]), float(values[-1])
     limit = resolution_limit(len(values), largest)
+    if kernel.error is not None:
+        limit = max(limit, kernel.error.relative * float(np.linalg.norm(values)))
     reason: Unresolved | None = None
     if kernel.n_samples * kernel.n_outputs > kernel.n_parameters:
         reason = "rank_limited"

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mr_core.backbones.backbone import Backbone
 from mr_core.label_mappings.linear.mapping import LinearMapping
 from mr_core.label_mappings.module import LabelMapping
 from mr_core.ntk.canvas import canvas_kernel, has_factors
@@ -42,9 +43,11 @@ def reprogrammed_kernels(
     kind: Kind,
     memory_cap: int,
     on_progress: Progress,
+    near: Backbone | None = None,
 ) -> dict[str, KernelPart]:
     """The kernels of the transform and of the mapping, by group; their sum is the model's.
 
+    `near` stands in for the backbone where gradients at the canvas are taken, and has them kept in bfloat16.
     Call it within `exact_arithmetic`. Where no shortcut is known the group takes the general path by itself:
     the transform through the whole model, a mapping on the backbone's outputs alone.
     """
@@ -54,7 +57,12 @@ def reprogrammed_kernels(
     if transform_names:
         if has_factors(model.input_transform, images):
             parts["input_transform"] = canvas_kernel(
-                model, images, kind=kind, memory_cap=memory_cap, on_progress=on_progress
+                model if near is None else ReprogrammedModel(model.input_transform, near, model.label_mapping),
+                images,
+                kind=kind,
+                memory_cap=memory_cap,
+                on_progress=on_progress,
+                storage=None if near is None else torch.bfloat16,
             )
         else:
             parts["input_transform"] = jacobian_kernel(
