@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str | None]] = {
     "submit": ("cli.submit", "submit a job from a JSON file"),
     "evaluate": ("cli.submit", "judge an adapter on another dataset"),
     "diagnose": ("cli.submit", "say before training how well a backbone would serve a dataset"),
+    "rank": ("cli.submit", "order backbones, input transforms and label mappings for a dataset"),
     "reprogram": ("cli.submit", "train an adapter"),
     "jobs": ("cli.jobs", "list jobs"),
     "job": ("cli.jobs", "show a job"),

@@ -35,8 +35,12 @@ def print_result(job: Mapping[str, Any]) -> None:
     result = job.get("result")
     if not result:
         return
-    if "metrics" in result:
+    if "cells" in result:
+        _print_ranking(result)
+    elif "baselines" in result and "metrics" in result:
         _print_training(result)
+    elif "metrics" in result:
+        _print_evaluation(result)
     else:
         _print_diagnosis(result)
 
@@ -51,6 +55,10 @@ def _print_training(result: Mapping[str, Any]) -> None:
     print(f"adapter: {result['adapter']}  ({result['timing']['seconds']:.1f} s)")
 
 
+def _print_evaluation(result: Mapping[str, Any]) -> None:
+    print_table(("", "accuracy"), [(split, percent(accuracy(result["metrics"], split))) for split in result["metrics"]])
+
+
 def _print_diagnosis(result: Mapping[str, Any]) -> None:
     predicted = result["predicted"]
     interval = predicted.get("accuracy_interval")
@@ -59,6 +67,29 @@ def _print_diagnosis(result: Mapping[str, Any]) -> None:
     print(f"verdict: {result['verdict']['label']}: {result['verdict']['reason']}")
     names = ("n_samples", "kernel", "lambda_max", "lambda_min", "condition_number", "effective_rank", "numerical_rank")
     print_table(("spectrum", ""), [(name, result["spectrum"].get(name)) for name in names])
+
+
+def _print_ranking(result: Mapping[str, Any]) -> None:
+    columns = ("", "backbone", "input transform", "label mapping", "predicted", "90 %", "best", "probe", "LogME", "")
+    print_table(columns, [_ranked(place, row) for place, row in enumerate(result["cells"], 1)])
+    print(f"verdict: {result['verdict']['label']}: {result['verdict']['reason']}")
+
+
+def _ranked(place: int, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    predicted, baselines = row["predicted"] or {}, row["baselines"] or {}
+    interval = predicted.get("accuracy_interval")
+    return (
+        place,
+        row["backbone"],
+        row["input_transform"]["kind"],
+        row["label_mapping"]["kind"],
+        percent(predicted.get("accuracy")),
+        f"{percent(interval[0])} to {percent(interval[1])}" if interval else "-",
+        percent(row["probability_best"]),
+        percent(baselines.get("linear_probe")),
+        row["scores"]["logme"],
+        row["error"]["detail"] if row["error"] and "detail" in row["error"] else "",
+    )
 
 
 def accuracy(values: Mapping[str, Any] | None, split: str) -> float | None:

@@ -15,13 +15,18 @@ from cli.errors import CommandError
 
 
 def add_spec_flags(parser: argparse.ArgumentParser, spec: type[BaseModel]) -> None:
-    """`dataset` as the argument; a flag for each field, `--trainer KIND` and `--trainer.epochs` for a family's."""
+    """`dataset` as the argument; a flag for each field, `--trainer KIND` and `--trainer.epochs` for a family's.
+
+    A list takes several values; one of methods, their kinds or JSON objects.
+    """
     for name, field in spec.model_fields.items():
         if name == "kind":
             continue
         members = _models(field.annotation)
         if name == "dataset":
             parser.add_argument("dataset", help=field.description)
+        elif get_origin(field.annotation) is list:
+            _add_list(parser, _flag(name), field)
         elif not members:
             _add(parser, _flag(name), field)
         else:
@@ -66,6 +71,21 @@ def _add(parser: argparse.ArgumentParser, flag: str, field: FieldInfo, *, path: 
     else:
         reads = str if _is_text(field.annotation) else _json_or_text
         parser.add_argument(flag, dest=f"spec:{name}", type=reads, metavar=name.split(".")[-1].upper(), help=text)
+
+
+def _add_list(parser: argparse.ArgumentParser, flag: str, field: FieldInfo) -> None:
+    name = flag.removeprefix("--").replace("-", "_")
+    (item,) = get_args(field.annotation)
+    members = _models(get_args(item)[0] if hasattr(item, "__metadata__") else item)
+    kinds = f"any of {', '.join(str(member.model_fields['kind'].default) for member in members)}, or JSON objects"
+    text = (field.description or (kinds if members else "")).replace("%", "%%")
+    reads = _method if members else str
+    parser.add_argument(flag, dest=f"spec:{name}", nargs="+", type=reads, metavar="VALUE", help=text)
+
+
+def _method(value: str) -> Any:
+    """A method by its kind alone, or as a JSON object."""
+    return json.loads(value) if value.lstrip().startswith("{") else {"kind": value}
 
 
 class _Pairs(argparse.Action):

@@ -68,6 +68,8 @@ def _applies(plain: nn.Module, canvases: Tensor) -> bool:
 def _weights(source: Any) -> TowerWeights | None:
     """None for any architecture or option that the tower does not compute."""
     model: Any = getattr(source, "model", None)
+    if not hasattr(model, "visual") and not type(model).__module__.startswith("timm."):
+        return None  # before timm is imported, which takes seconds
     try:
         weights = _of_open_clip(model.visual) if hasattr(model, "visual") else _of_timm(model)
     except AttributeError:  # another block than the standard one

@@ -13,6 +13,7 @@ from mr_core.plots.curves import curves_figure
 from mr_core.plots.figure import MEDIA_TYPES, render
 from mr_core.plots.mapping import mapping_figure
 from mr_core.plots.prompt import prompt_figure
+from mr_core.plots.ranking import ranking_figure
 from mr_core.plots.spectrum import spectrum_figure
 from mr_core.report import diagnose_report, reprogram_report
 
@@ -69,6 +70,11 @@ def diagnose_artifacts(
 def evaluate_artifacts(*, classes: Sequence[str], confusion: NDArray[np.integer]) -> list[Artifact]:
     """The confusion `(c, c)` of an evaluation, true classes down."""
     return _rendered({"confusion": confusion_figure(confusion, classes)})
+
+
+def rank_artifacts(rows: Sequence[Mapping[str, Any]]) -> list[Artifact]:
+    """The picture of a ranking, from the rows of its result."""
+    return _rendered({"ranking": ranking_figure(rows)})
 
 
 def _rendered(figures: Mapping[str, Figure]) -> list[Artifact]:

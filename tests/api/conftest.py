@@ -23,7 +23,7 @@ from sqlalchemy import func, select, text
 
 from api.main import create_app
 from mr_core.backbones.description import BackboneDescription, BackboneOutputs, Preprocessing
-from service import adapters, attempts, backbones, datasets, jobs, keys
+from service import adapters, attempts, backbones, datasets, jobs, keys, sub_jobs
 from service.blobs import Blobs
 from service.logging import configure_logging
 from service.models import Blob, Dataset, RegisteredBackbone, StoredArtifact, StoredSpectrum
@@ -167,6 +167,10 @@ class StandIn:
             claim = attempts.claim(session, job, owner="wk_test", lease_s=60, environment={"threads": 1})
         assert claim is not None
         return claim
+
+    def suspend(self, job: str, specs: Mapping[str, Mapping[str, Any]]) -> None:
+        with self.gateway.database.session() as session:
+            sub_jobs.suspend(session, self.claim(job), specs)
 
     def tell(self, claim: attempts.Claim, *new: Any) -> None:
         with self.gateway.database.session() as session:

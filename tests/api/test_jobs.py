@@ -55,8 +55,8 @@ def test_idempotency_key(client, stand_in):
         ({"colour": "red"}, "colour", "allowed: "),
         ({"trainer": {"kind": "gradient", "lr": 1}}, "trainer.lr", "learning_rate"),
         ({"input_transform": {"kind": "padding", "size": 1}}, "input_transform.size", "image_size"),
-        ({"kind": "rank"}, "kind", "diagnose, evaluate, reprogram"),
-        ({"kind": "distill"}, "kind", "diagnose, evaluate, reprogram"),
+        ({"kind": "auto"}, "kind", "diagnose, evaluate, rank, reprogram"),
+        ({"kind": "distill"}, "kind", "diagnose, evaluate, rank, reprogram"),
         ({"label_mapping": {"kind": "astrological"}}, "label_mapping.kind", "frequent"),
         ({"trainer": {"epochs": 3}}, "trainer.kind", "missing"),
         ({"trainer": {"kind": "gradient", "epochs": 0}}, "trainer.epochs", "found 0"),
@@ -200,6 +200,18 @@ def test_progress_is_told_in_percent(client, stand_in):
     stand_in.progress(claim, {"step": 3, "total": 12, "unit": "epoch", "eta_s": 4.5})
     progress = client.get(f"/v1/jobs/{job}").json()["progress"]
     assert progress == {"step": 3, "total": 12, "unit": "epoch", "percent": 25.0, "eta_s": 4.5}
+
+
+def test_sub_jobs_are_listed_under_their_job_alone(client, stand_in):
+    dataset = stand_in.dataset()
+    parent = client.post("/v1/jobs", json={"kind": "rank", "dataset": dataset}).json()["id"]
+    stand_in.suspend(parent, {"0-0-0": {"kind": "diagnose", "dataset": dataset, "device": "cpu"}})
+    assert [row["id"] for row in client.get("/v1/jobs").json()["data"]] == [parent]
+    (part,) = client.get("/v1/jobs", params={"parent": parent}).json()["data"]
+    assert (part["parent"], part["kind"], part["status"]) == (parent, "diagnose", "queued")
+    assert client.get(f"/v1/jobs/{part['id']}").json()["parent"] == parent
+    assert client.get(f"/v1/jobs/{parent}").json()["attempts"][0]["outcome"] == "waiting"
+    assert client.get("/v1/jobs", params={"parent": "job_none"}).json()["data"] == []
 
 
 def test_spec_round_trips(client, stand_in):

@@ -50,6 +50,22 @@ def test_flags_become_the_spec_that_they_say():
     assert JobSpec.parse(document).kind == "reprogram"
 
 
+def test_lists_take_several_values():
+    document = build(
+        "rank", "--backbones", "builtin/mini-clip", "1", "--input-transforms", "identity",
+        '{"kind": "padding", "image_size": 48}', "--label-mappings", "linear", "--survivors", "2",
+    )  # fmt: skip
+    assert document == {
+        "kind": "rank",
+        "dataset": "ds_1",
+        "backbones": ["builtin/mini-clip", "1"],
+        "input_transforms": [{"kind": "identity"}, {"kind": "padding", "image_size": 48}],
+        "label_mappings": [{"kind": "linear"}],
+        "survivors": 2,
+    }
+    assert JobSpec.parse(document).kind == "rank"
+
+
 def test_text_stays_text():
     document = build("reprogram", "--label-mapping", "text", "--label-mapping.template", "123 {}", "--backbone", "1")
     assert document["label_mapping"] == {"kind": "text", "template": "123 {}"}

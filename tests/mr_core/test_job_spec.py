@@ -36,7 +36,7 @@ def test_the_contract_folder_is_not_empty():
             "rate",
         ),
         ({"kind": "reprogram"}, "dataset"),
-        ({"kind": "rank", "dataset": "ds_1"}, "rank"),
+        ({"kind": "distill", "dataset": "ds_1"}, "distill"),
         ({"kind": "diagnose", "dataset": "ds_1", "samples": 1}, "samples"),
     ],
 )
