@@ -114,6 +114,12 @@ class KernelError(ReprogrammingError):
     code = "kernel_error"
 
 
+class ScoreError(ReprogrammingError):
+    """A score cannot be computed: arrays that are not finite, or not of the shape, range or kind that it reads."""
+
+    code = "score_error"
+
+
 class AdapterError(ReprogrammingError):
     """Not an adapter, of a newer format, or for another backbone."""
 

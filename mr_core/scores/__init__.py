@@ -1,6 +1,11 @@
-"""Scores of a source model for a task, computed without training."""
+"""Scores of a source model for a task, computed without training: plain functions, and the registry of their specs.
 
-from mr_core.scores.alignment import kernel_target_alignment
-from mr_core.scores.spectral import effective_rank, label_energies, label_energy
+A function is imported from its module, `from mr_core.scores.leep import leep`; the registry imports neither torch nor
+numpy.
+"""
 
-__all__ = ["effective_rank", "kernel_target_alignment", "label_energies", "label_energy"]
+from mr_core.registry import discover
+from mr_core.scores import specs as specs  # defines what discover collects
+from mr_core.scores.base import ScoreSpec
+
+SCORES = discover(__name__, ScoreSpec)

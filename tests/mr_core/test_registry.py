@@ -7,6 +7,7 @@ from mr_core.input_transforms import INPUT_TRANSFORMS
 from mr_core.jobs import JOB_KINDS
 from mr_core.label_mappings import LABEL_MAPPINGS
 from mr_core.registry import MethodSpec, discover, tagged_union
+from mr_core.scores import SCORES
 from mr_core.trainers import TRAINERS
 
 
@@ -15,6 +16,7 @@ def test_finds_every_folder_with_a_spec():
     assert {"frequent", "iterative", "linear", "text"} <= set(LABEL_MAPPINGS)
     assert "gradient" in TRAINERS
     assert {"diagnose", "reprogram"} <= set(JOB_KINDS)
+    assert {"leep", "logme", "kernel_target_alignment", "sliced_wasserstein"} <= set(SCORES)
 
 
 def test_refuses_a_kind_used_twice():
