@@ -14,6 +14,8 @@ from mr_core.input_transforms import INPUT_TRANSFORMS
 from mr_core.job_spec import JOB_KINDS
 from mr_core.label_mappings import LABEL_MAPPINGS
 from mr_core.registry import MethodSpec
+from mr_core.scores import SCORES
+from mr_core.scores.base import Direction, Read, ScoreSpec
 from mr_core.trainers import TRAINERS
 
 FAMILIES: Mapping[str, Mapping[str, type[MethodSpec]]] = {
@@ -21,6 +23,7 @@ FAMILIES: Mapping[str, Mapping[str, type[MethodSpec]]] = {
     "input_transforms": INPUT_TRANSFORMS,
     "label_mappings": LABEL_MAPPINGS,
     "trainers": TRAINERS,
+    "scores": SCORES,
 }
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
@@ -38,6 +41,13 @@ class Method(BaseModel):
     json_schema: dict[str, Any]
 
 
+class Score(Method):
+    """A number for how well a source model suits a task, computed without training."""
+
+    reads: list[Read] = Field(description="What it is computed from.")
+    direction: Direction = Field(description="Which values speak for the source; context says neither do.")
+
+
 class Methods(BaseModel):
     """Every family."""
 
@@ -45,11 +55,12 @@ class Methods(BaseModel):
     input_transforms: list[Method]
     label_mappings: list[Method]
     trainers: list[Method]
+    scores: list[Score]
 
 
 @router.get("")
 def list_methods() -> Methods:
-    """Every job kind, input transform, label mapping and trainer, with its JSON schema, paper and defaults."""
+    """Every job kind, input transform, label mapping, trainer and score, with its JSON schema, paper and defaults."""
     return _menu()
 
 
@@ -70,6 +81,11 @@ def describe(spec: type[MethodSpec]) -> Method:
     )
 
 
+def describe_score(spec: type[ScoreSpec]) -> Score:
+    """A score's spec class as the menu shows it."""
+    return Score(**describe(spec).model_dump(), reads=list(spec.reads), direction=spec.direction)
+
+
 def _plain(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
@@ -77,4 +93,8 @@ def _plain(value: Any) -> Any:
 @cache
 def _menu() -> Methods:
     """Made when first asked for: its JSON schemas would be a tenth of the gateway's start."""
-    return Methods(**{family: [describe(spec) for spec in specs.values()] for family, specs in FAMILIES.items()})
+    menu: dict[str, list[Method]] = {
+        family: [describe_score(spec) if issubclass(spec, ScoreSpec) else describe(spec) for spec in specs.values()]
+        for family, specs in FAMILIES.items()
+    }
+    return Methods(**menu)

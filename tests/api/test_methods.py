@@ -22,6 +22,17 @@ def test_papers_and_defaults(client):
     assert gradient["defaults"]["learning_rate"] == 0.01
 
 
+def test_scores_say_what_they_read_and_which_way_is_better(client):
+    scores = {score["kind"]: score for score in client.get("/v1/methods").json()["scores"]}
+    leep = scores["leep"]
+    assert (leep["reads"], leep["direction"]) == (["source_logits", "labels"], "higher")
+    assert leep["arxiv"] == ["2002.12462"]
+    assert leep["defaults"]["temperature"] == 1
+    assert scores["sliced_wasserstein"]["direction"] == "lower"
+    assert scores["effective_rank"]["direction"] == "context"
+    assert scores["kare"]["json_schema"]["properties"]["ridge"]["exclusiveMinimum"] == 0
+
+
 def test_defaults_make_a_job(client, stand_in):
     menu = client.get("/v1/methods").json()
     adapter = stand_in.finish(stand_in.claim(stand_in.job()), adapter=b"adapter")
