@@ -86,7 +86,8 @@ def _of_backbone(place: int, spec: RankSpec, context: JobContext, chosen: NDArra
             yield from (Cell.impossible((place, i, j), error) for j in range(len(spec.label_mappings)))
             continue
         folds = stratified_folds(labels.numpy(), np.arange(len(labels)), n_folds=N_FOLDS, seed=spec.seed)
-        features = logme(outputs["embedding"].double(), labels)
+        embedding = outputs["embedding"].double()
+        features = logme(embedding / embedding.norm(dim=1).mean().clamp(min=1e-12), labels)  # sources on one scale
         evidence = None
         if "source_logits" in outputs:
             evidence = leep(functional.softmax(outputs["source_logits"].double(), dim=1), labels)
