@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.environment import allocator_settings
 
 RESULTS = Path(__file__).parent / "results"
-SCRIPTS = ("prompt_step", "vit_step", "ntk_diagnose", "gateway")
+SCRIPTS = ("prompt_step", "vit_step", "ntk_diagnose", "ntk", "gateway")
 
 
 def main() -> int:

@@ -44,8 +44,11 @@ class KernelOperator:
 
     `Theta v = J (J^T v)`: one vector-Jacobian and one Jacobian-vector product (Novak et al., 2022, arXiv:2206.08720,
     section 3.2), in the arithmetic of `empirical_ntk`: the module's own precision, float32 at least, so a float32
-    product carries errors of about 1e-6 of the largest eigenvalue. Forward mode where every operator has it, else
-    two backward passes. Memory: P numbers a vector (256 MiB of them at a time), and the graph of 16 samples.
+    product carries errors of about 1e-6 of the largest eigenvalue. Forward mode where every operator has it, else two
+    backward passes, which through torch's convolutions on CPU take far longer: the fast forms of convnets have no
+    forward mode, their stock forms do. A product takes several passes over all samples, a dense kernel C backward ones
+    in all: this is for kernels that do not fit in memory. Memory: P numbers a vector (256 MiB of them at a time), and
+    the graph of 16 samples.
 
     `parameters` are those that require a gradient where None. KernelError where there are none.
     """

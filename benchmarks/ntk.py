@@ -1,0 +1,150 @@
+"""Tangent kernels of a frame prompt: the structured path against torch.func's tutorial, eigenpairs without a matrix.
+
+    python -m benchmarks.ntk [--samples 8] [--rounds 3] [--eigen-samples 16] [--eigenpairs 50]
+
+First the whole kernel of CLIP ViT-B-32 (random weights, 10 classes): the Jacobian contraction of torch.func's tutorial
+on neural tangent kernels, `vmap(jacrev)` over the stock model, 8 images at a time, against the structured path in
+float32 over the fast form. Both get the same allocator and take turns; the relative difference is that of the kernels.
+Then the largest eigenpairs of builtin/mini-clip's kernel from products alone, against the dense kernel and all its
+eigenvalues: what is saved there is the memory of (N C)^2 numbers, and it costs time. Products go through the stock
+model, whose operators have forward-mode rules, the dense kernel through the fast form. Times are of a shared machine:
+quote the ratios.
+"""
+
+import argparse
+import logging
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, jacrev, vmap
+from torch.nn import functional
+
+from benchmarks.environment import ALLOCATOR, allocator_settings, describe_machine
+from mr_core.backbones.description import MINI_CLIP
+from mr_core.backbones.loading import load_backbone
+from mr_core.engine import accelerate
+from mr_core.input_transforms.padding.spec import PaddingSpec
+from mr_core.label_mappings.frequent.spec import FrequentSpec
+from mr_core.label_mappings.text.mapping import TextMapping
+from mr_core.ntk import empirical_ntk
+from mr_core.ntk.lanczos import top_eigenpairs
+from mr_core.ntk.operator import KernelOperator
+from mr_core.ntk.precision import exact_arithmetic
+from mr_core.reprogrammed import ReprogrammedModel
+
+T = TypeVar("T")
+
+ARCHITECTURE = "random:open_clip:ViT-B-32/laion2b_s34b_b79k"
+CLASSES, PEER_IMAGES = 10, 8
+
+
+def main() -> None:
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.ntk", *sys.argv[1:]], dict(allocator_settings()))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=8, help="images in the kernel of ViT-B-32 (64 takes long)")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each side is measured")
+    parser.add_argument("--eigen-samples", type=int, default=16, help="images in the kernel of mini-clip")
+    parser.add_argument("--eigenpairs", type=int, default=50)
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)  # open_clip tells that the weights are random
+    print(describe_machine(), f"; torch {torch.__version__}, {torch.get_num_threads()} threads")
+    _compare_with_the_tutorial(options.samples, options.rounds)
+    _compare_eigenpairs(options.eigen_samples, options.eigenpairs)
+    print(f"  load at the end: {os.getloadavg()[0]:.1f}")
+
+
+def _compare_with_the_tutorial(n_samples: int, rounds: int) -> None:
+    stock = load_backbone(ARCHITECTURE, random_seed=0)
+    generator = torch.Generator().manual_seed(0)
+    texts = functional.normalize(torch.randn(CLASSES, stock.width("image_text"), generator=generator), dim=1)
+    transform, mapping = PaddingSpec().build(stock.preprocessing), TextMapping(texts)
+    models = [ReprogrammedModel(transform, backbone, mapping) for backbone in (stock, accelerate(stock))]
+    images = torch.rand(n_samples, 3, transform.image_size, transform.image_size, generator=generator)
+    print(
+        f"CLIP ViT-B-32, 224 px, frame around {transform.image_size} px, {transform.delta.numel()} parameters, "
+        f"{n_samples} images x {CLASSES} classes, {rounds} rounds"
+    )
+    sides: list[Callable[[], Tensor]] = [
+        lambda: _tutorial_kernel(models[0], images),
+        lambda: empirical_ntk(models[1], images),
+    ]
+    kernels: list[Tensor] = []
+    cpu: list[list[float]] = [[], []]
+    wall: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        kernels = []
+        for index, side in enumerate(sides):
+            kernel, cpu_seconds, seconds = _timed(side)
+            kernels.append(kernel)
+            cpu[index].append(cpu_seconds)
+            wall[index].append(seconds)
+    for name, cpu_times, times in zip(("torch.func tutorial", "structured, float32"), cpu, wall, strict=True):
+        print(
+            f"  {name}: {1000 * statistics.median(cpu_times) / n_samples:.0f} ms of CPU time an image, "
+            f"{1000 * statistics.median(times) / n_samples:.0f} ms wall"
+        )
+    ratios = [statistics.median(a / b for a, b in zip(*pair, strict=True)) for pair in (cpu, wall)]
+    difference = float((kernels[1] - kernels[0]).norm() / kernels[0].norm())
+    print(f"  ratio: {ratios[0]:.1f} (CPU time), {ratios[1]:.1f} (wall); relative difference {difference:.1e}")
+
+
+def _tutorial_kernel(model: ReprogrammedModel, images: Tensor) -> Tensor:
+    """`empirical_ntk_jacobian_contraction` of pytorch.org's tutorial, its sum in float64."""
+    frozen = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    parameters = {"input_transform.delta": frozen.pop("input_transform.delta")}
+
+    def outputs(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
+        values: Tensor = functional_call(model, {**frozen, **parameters}, (image.unsqueeze(0),))
+        return values.squeeze(0)
+
+    with exact_arithmetic(model):  # the plain attention: the fused one has no vmap rule
+        jacobians = [
+            vmap(jacrev(outputs), in_dims=(None, 0))(parameters, part)["input_transform.delta"].flatten(2)
+            for part in images.split(PEER_IMAGES)
+        ]
+    rows = torch.cat(jacobians).flatten(0, 1).double()
+    return rows @ rows.T
+
+
+def _compare_eigenpairs(n_samples: int, k: int) -> None:
+    stock = load_backbone(MINI_CLIP)
+    transform = PaddingSpec().build(stock.preprocessing)
+    mapping = FrequentSpec().build(stock, [str(i) for i in range(CLASSES)])
+    free, dense = (ReprogrammedModel(transform, backbone, mapping) for backbone in (stock, accelerate(stock)))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(n_samples, 3, transform.image_size, transform.image_size, generator=generator)
+    print(
+        f"{MINI_CLIP}, frame around {transform.image_size} px, {n_samples} images x {CLASSES} classes = "
+        f"{n_samples * CLASSES} rows, {k} eigenpairs"
+    )
+    operator = KernelOperator(free, images)
+    found, free_cpu, free_wall = _timed(lambda: top_eigenpairs(operator, k, generator=generator))
+    values, dense_cpu, dense_wall = _timed(lambda: torch.linalg.eigvalsh(empirical_ntk(dense, images)).flip(0)[:k])
+    products = found.n_products
+    print(
+        f"  {products} products: {free_cpu:.1f} s of CPU time, {1000 * free_cpu / products:.0f} ms each; "
+        f"{free_wall:.1f} s wall"
+    )
+    print(f"  dense kernel, all eigenvalues: {dense_cpu:.1f} s of CPU time; {dense_wall:.1f} s wall")
+    print(f"  ratio: {dense_cpu / free_cpu:.2f} (CPU time), {dense_wall / free_wall:.2f} (wall), dense over products")
+    error = float((found.values - values).abs().max() / values[0])
+    residual = float(found.residuals.max() / values[0])
+    print(f"  largest difference of an eigenvalue {error:.1e}, largest residual {residual:.1e}")
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float, float]:
+    """What it gives, seconds of CPU time, seconds of wall time."""
+    cpu_start, start = time.process_time(), time.perf_counter()
+    done = work()
+    return done, time.process_time() - cpu_start, time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
