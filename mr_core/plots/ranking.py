@@ -24,8 +24,9 @@ def ranking_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.plot([100 * low, 100 * high], [place, place], color=ACCENT, linewidth=1.6)
     accuracies = [100 * row["predicted"]["accuracy"] for row in shown]
     axes.plot(accuracies, places, "o", color=ACCENT, markersize=5, label="adapter, predicted")
-    probes = [(100 * row["baselines"]["linear_probe"], place) for place, row in zip(places, shown, strict=True)]
-    axes.plot(*zip(*probes, strict=True), "|", color=CONTRAST, markersize=9, label="linear probe")
+    probes = [(100 * row["baselines"]["linear_probe"], place) for place, row in enumerate(shown) if row["baselines"]]
+    if probes:
+        axes.plot(*zip(*probes, strict=True), "|", color=CONTRAST, markersize=9, label="linear probe")
     axes.set_yticks(list(places), [_name(row) for row in shown], fontsize=8)
     axes.invert_yaxis()
     axes.grid(alpha=0.25, axis="x")

@@ -8,6 +8,7 @@ all the time, the others are restarted.
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import os
 import random
@@ -165,7 +166,10 @@ class Soak:
                 name: int(session.execute(select(func.count()).select_from(table)).scalar_one())
                 for name, table in sorted(Base.metadata.tables.items())
             }
-        blobs = [path for path in (self.cluster.folder / "blobs").rglob("*") if path.is_file()]
+        blobs = []
+        for path in (self.cluster.folder / "blobs").rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # the sweeper deletes meanwhile
+                blobs += [path.stat().st_size] if path.is_file() else []
         return Sample(
             minute=(time.monotonic() - self._started) / 60,
             memory_mb=memory,
@@ -174,7 +178,7 @@ class Soak:
             connections=connections(self.cluster),
             rows=rows,
             blob_files=len(blobs),
-            blob_mb=sum(path.stat().st_size for path in blobs) / 1e6,
+            blob_mb=sum(blobs) / 1e6,
         )
 
     def growth(self) -> list[str]:

@@ -47,8 +47,8 @@ class Workload:
         self._random = random.Random(self.seed)
         self._clients = [self.cluster.client(n, timeout_s=20) for n in range(len(self.cluster.urls))]
         self._dataset, self.adapter = "", ""
-        n_real = max(4, self.n_jobs // 8)
-        kinds = ["validate", "diagnose", "reprogram", "evaluate"]
+        n_real = max(5, self.n_jobs // 8)
+        kinds = ["validate", "diagnose", "reprogram", "evaluate", "rank"]
         real = [kinds[n % len(kinds)] for n in range(n_real)]
         self._to_post = ["toy"] * (self.n_jobs - n_real) + real
         self._random.shuffle(self._to_post)
@@ -121,6 +121,12 @@ class Workload:
             return common | {"steps": self._random.randrange(5, 25), "step_s": 0.1}
         if kind == "diagnose":
             return common | {**_LINEAR, "samples": 12}
+        if kind == "rank":
+            grid = {
+                "input_transforms": [{"kind": "identity"}],
+                "label_mappings": [{"kind": "linear"}, {"kind": "linear", "on": "source_logits"}],
+            }
+            return common | {**grid, "samples": 12}
         if kind == "evaluate":
             return common | {"adapter": self.adapter}
         return common | {**_LINEAR, "trainer": {"kind": "gradient", "epochs": 2, "batch_size": 16}}

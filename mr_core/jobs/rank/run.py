@@ -14,14 +14,21 @@ from mr_core.jobs.outcome import JobOutcome
 from mr_core.jobs.rank.screening import Cell, screen
 from mr_core.jobs.rank.spec import RankSpec
 from mr_core.jobs.stopwatch import Stopwatch
+from mr_core.ntk.prediction import accuracy_interval
 from mr_core.plots import rank_artifacts
 from mr_core.sub_jobs import SubJobEnd
 
 DRAWS = 20_000
+_NOTHING_TO_TRAIN = {
+    "label": "nothing_to_train",
+    "reason": "Neither transform nor mapping has parameters: this is the held-out accuracy of the mapping alone.",
+}
 
 
 def rank(spec: RankSpec, context: JobContext) -> JobOutcome:
-    """The grid in order: diagnosed cells by predicted accuracy, then the others by their cheap scores, then the rest.
+    """The grid in order: by predicted accuracy, then undiagnosed cells by their cheap scores, then impossible ones.
+
+    A cell without parameters needs no diagnosis: its held-out accuracy stands beside the predictions.
 
     The probability of being the best is that of the accuracy on the sample's held-out folds, each cell's drawn from
     its Beta posterior (Jeffreys' prior) independently of the others: cells share their images, so it is a cautious
@@ -35,7 +42,8 @@ def rank(spec: RankSpec, context: JobContext) -> JobOutcome:
     possible = [cell for cell in cells if cell.error is None]
     if not possible:
         raise SpecError(f"no cell of the grid can be: {cells[0].error['detail']}", param="backbones")  # type: ignore[index]
-    survivors = sorted(possible, key=lambda cell: cell.promise, reverse=True)[: spec.survivors]
+    trained = [cell for cell in possible if cell.trains]
+    survivors = sorted(trained, key=lambda cell: cell.promise, reverse=True)[: spec.survivors]
     watch.begin("diagnosing")
     ends = context.sub_jobs.run({cell.name: _diagnosis(spec, cell) for cell in survivors}, context)
     rows = order(spec, cells, ends)
@@ -97,7 +105,10 @@ def _diagnosis(spec: RankSpec, cell: Cell) -> DiagnoseSpec:
 
 def _row(spec: RankSpec, cell: Cell, end: SubJobEnd | None) -> dict[str, Any]:
     diagnosis = (end.result if end is not None else None) or {}
-    predicted = diagnosis.get("predicted")
+    predicted, n_samples = diagnosis.get("predicted"), diagnosis["spectrum"]["n_samples"] if diagnosis else None
+    if not cell.trains and cell.untrained is not None and cell.n_samples:
+        interval = accuracy_interval(round(cell.untrained * cell.n_samples), cell.n_samples)
+        predicted, n_samples = {"accuracy": cell.untrained, "accuracy_interval": list(interval)}, cell.n_samples
     return {
         "backbone": spec.backbones[cell.backbone],
         "input_transform": spec.input_transforms[cell.input_transform].model_dump(mode="json"),
@@ -106,8 +117,8 @@ def _row(spec: RankSpec, cell: Cell, end: SubJobEnd | None) -> dict[str, Any]:
         "predicted": predicted and {key: predicted[key] for key in ("accuracy", "accuracy_interval")},
         "probability_best": None,
         "baselines": diagnosis.get("baselines"),
-        "verdict": diagnosis.get("verdict"),
-        "n_samples": diagnosis["spectrum"]["n_samples"] if diagnosis else None,
+        "verdict": diagnosis.get("verdict") if cell.trains else _NOTHING_TO_TRAIN,
+        "n_samples": n_samples,
         "error": cell.error or (dict(end.error or {"code": end.status}) if end and end.result is None else None),
     }
 
@@ -125,9 +136,9 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return {"label": "undecided", "reason": "No cell could be diagnosed: the order is that of the cheap scores."}
     low, high = best["predicted"]["accuracy_interval"]
     cell = f"{best['backbone']} with {best['input_transform']['kind']} and {best['label_mapping']['kind']}"
-    n_diagnosed = sum(row["predicted"] is not None for row in rows)
+    n_predicted = sum(row["predicted"] is not None for row in rows)
     reason = (
-        f"Of {len(rows)} cells, {n_diagnosed} diagnosed, {cell} is predicted best: {best['predicted']['accuracy']:.1%} "
+        f"Of {len(rows)} cells, {n_predicted} predicted, {cell} is predicted best: {best['predicted']['accuracy']:.1%} "
         f"(90 % interval {low:.1%} to {high:.1%}), with a probability of {best['probability_best']:.0%}. "
         f"{best['verdict']['reason']}"
     )

@@ -35,7 +35,8 @@ class Cell:
     """A backbone, an input transform and a label mapping, by their places in the spec's lists.
 
     `untrained` is the held-out accuracy of the mapping without training (of a linear probe where the mapping has
-    weights), through the untrained transform; `logme` and `leep` are taken there too. An impossible cell has an error.
+    weights), through the untrained transform; `logme` and `leep` are taken there too. A cell that does not
+    `train` has no parameters at all: its untrained accuracy is its accuracy. An impossible cell has an error.
     """
 
     backbone: int
@@ -44,6 +45,8 @@ class Cell:
     untrained: float | None = None
     logme: float | None = None
     leep: float | None = None
+    trains: bool = True
+    n_samples: int | None = None
     error: Error | None = None
 
     @property
@@ -97,7 +100,10 @@ def _of_backbone(place: int, spec: RankSpec, context: JobContext, chosen: NDArra
             except ReprogrammingError as error:
                 yield Cell.impossible((place, i, j), error)
             else:
-                yield Cell(place, i, j, untrained=accuracy, logme=features, leep=evidence)
+                trains = _trains(transform, mapping, backbone, context)
+                yield Cell(
+                    place, i, j, untrained=accuracy, logme=features, leep=evidence, trains=trains, n_samples=len(labels)
+                )
 
 
 def _outputs(
@@ -116,6 +122,11 @@ def _outputs(
         observer=context.observer,
     )
     return frozen.outputs["train"], torch.from_numpy(sample.labels)
+
+
+def _trains(transform: InputTransformSpec, mapping: LabelMappingSpec, backbone: Backbone, context: JobContext) -> bool:
+    modules = (transform.build(backbone.preprocessing), mapping.build(backbone, context.dataset.classes))
+    return any(True for module in modules for _ in module.parameters())
 
 
 def _untrained(

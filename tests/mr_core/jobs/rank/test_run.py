@@ -84,6 +84,16 @@ def test_only_the_most_promising_cells_get_a_kernel(run):
     assert untrained == sorted(untrained, reverse=True)
 
 
+def test_a_cell_with_nothing_to_train_stands_by_what_it_reaches(run):
+    rows = run(input_transforms=[{"kind": "identity"}]).result["cells"]
+    (alone,) = [row for row in rows if row["label_mapping"]["kind"] == "frequent"]
+    assert alone["predicted"]["accuracy"] == alone["scores"]["untrained_accuracy"]
+    low, high = alone["predicted"]["accuracy_interval"]
+    assert low <= alone["predicted"]["accuracy"] <= high
+    assert (alone["verdict"]["label"], alone["n_samples"], alone["error"]) == ("nothing_to_train", 24, None)
+    assert sum(row["probability_best"] for row in rows) == pytest.approx(1)
+
+
 def test_a_cell_that_cannot_be_is_reported_and_the_rest_runs(run):
     mappings = [{"kind": "frequent"}, {"kind": "text"}]
     transforms = [{"kind": "padding", "image_size": 4}, {"kind": "padding", "image_size": 400}]
