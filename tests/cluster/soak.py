@@ -233,14 +233,19 @@ def _delete(client: Client, path: str) -> None:
             raise
 
 
-def _memory_mb(part: Part) -> float:
+def _family(part: Part) -> list[psutil.Process]:
+    """The part and its children: no attempt lives between rounds, so these are a worker's pool processes."""
     assert part.process is not None
-    return psutil.Process(part.process.pid).memory_full_info().uss / 1e6
+    process = psutil.Process(part.process.pid)
+    return [process, *process.children(recursive=True)]
+
+
+def _memory_mb(part: Part) -> float:
+    return sum(process.memory_full_info().uss for process in _family(part)) / 1e6
 
 
 def _open_files(part: Part) -> int:
-    assert part.process is not None
-    return psutil.Process(part.process.pid).num_fds()
+    return sum(process.num_fds() for process in _family(part))
 
 
 def _write_image(path: Path) -> None:
