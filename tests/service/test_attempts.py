@@ -370,7 +370,7 @@ def test_no_order_of_events_breaks_a_job(database: Database, settings: Settings)
     run_state_machine_as_test(
         machine,
         settings=hypothesis_settings(
-            max_examples=60,
+            max_examples=40,
             stateful_step_count=25,
             deadline=None,
             database=None,

@@ -184,7 +184,7 @@ def test_back_off_lasts_about_a_day(settings: Settings) -> None:
         (503, "100", 100, 101),
         (503, "1", 3.7, 5),
         (503, "999999999999999999999999999", 21600, 21601),
-        (429, email.utils.formatdate(time.time() + 5000, usegmt=True), 4000, 5001),
+        (429, "in 5000 s, as a date", 4900, 5001),
         (429, "soon", 3.7, 5),
         (429, "Mon, 99 Foo 99999 99:99:99", 3.7, 5),
         (429, "-5", 3.7, 5),
@@ -201,6 +201,8 @@ def test_retry_after(
     most: float,
 ) -> None:
     delivery = ping(database, hook(database, receiver.url))
+    if value == "in 5000 s, as a date":
+        value = email.utils.formatdate(time.time() + 5000, usegmt=True)
     receiver.answer(status, Retry_After=value)
     deliverer.run_once()
     with database.session() as session:

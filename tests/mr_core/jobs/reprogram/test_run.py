@@ -101,7 +101,7 @@ def test_leaves_an_adapter_that_does_what_its_metrics_say(archive):
 def test_an_interrupted_run_ends_with_the_same_bytes(archive):
     spec = JobSpec.parse(SPEC | {"evaluation": {"random_backbone": True}})
     whole = run(spec, archive)
-    for cancel_at in (3, 40, 75):
+    for cancel_at in (40, 75):
         observer = Interrupted(cancel_at)
         with suppress(JobCancelled):
             run(spec, archive, observer=observer)
