@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from mr_core.backbones.description import RANDOM_PREFIX, BackboneDescription
 from service import workers
 from service.models import TERMINAL_STATUSES, Dataset, EndedAttempt, Job
-from service.workload import images_passed, n_trainings, training_images
+from service.workload import images_of_parts, images_passed, n_parts, n_trainings, training_images
 
 Confidence = Literal["high", "medium", "low"]
 
@@ -99,6 +99,8 @@ def estimate(
 ) -> Estimate:
     """The estimate of a stored spec; `describe` gives a recorded backbone's description, None where there is none."""
     kind, images = str(spec["kind"]), images_passed(spec, splits=dataset.splits, n_classes=len(dataset.classes))
+    if images is not None:
+        images += images_of_parts(spec, splits=dataset.splits, n_classes=len(dataset.classes))
     recorded = recorded_runs(session, tenant, kind=kind, queue=queue)
     source, runs = nearest(recorded, backbone, images=images, describe=describe)
     confidence: Confidence = {"same_backbone": "high", "same_family": "medium"}.get(source, "low")  # type: ignore[assignment]
@@ -107,6 +109,8 @@ def estimate(
     else:
         pace = pace_of([run.pace for run in runs], spread=_SPREAD[confidence])
         start_s = median(run.seconds - run.work_s for run in runs)
+    if n_parts(spec):
+        start_s *= 2 + n_parts(spec)  # a process for each part, and the job's own before and after them
 
     def seconds_at(images_per_second: float) -> float:
         return start_s + work_s(spec, dataset.splits, images, images_per_second)

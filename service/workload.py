@@ -4,6 +4,7 @@ A forward and a backward pass count as one each. Decoding, baselines' fits and e
 the pace that recorded runs show.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,10 +23,22 @@ def images_passed(
             return _diagnosed(spec, splits, n_classes)
         case "reprogram":
             return _reprogrammed(spec, splits, epochs)
+        case "rank":
+            return _cells(spec, without="label_mappings") * _samples(spec, splits)
         case "evaluate":
             return int(splits.get(spec.get("split", "test"), 0))
         case _:
             return None
+
+
+def n_parts(spec: Mapping[str, Any]) -> int:
+    """Sub-jobs of a job at most; 0 for a kind that has none."""
+    return min(int(spec["survivors"]), _cells(spec)) if spec.get("kind") == "rank" else 0
+
+
+def images_of_parts(spec: Mapping[str, Any], *, splits: Mapping[str, int], n_classes: int) -> int:
+    """Images passed in a job's sub-jobs, which count as theirs and not as the job's."""
+    return n_parts(spec) * _diagnosed(spec, splits, n_classes) if n_parts(spec) else 0
 
 
 def training_images(spec: Mapping[str, Any], *, splits: Mapping[str, int], epochs: int | None = None) -> int:
@@ -49,8 +62,17 @@ def _reprogrammed(spec: Mapping[str, Any], splits: Mapping[str, int], epochs: in
     return int(splits.get("train", 0)) + n_test + trained + n_validation + n_test
 
 
+def _cells(spec: Mapping[str, Any], *, without: str = "") -> int:
+    families = ("backbones", "input_transforms", "label_mappings")
+    return math.prod(len(spec[family]) for family in families if family != without)
+
+
+def _samples(spec: Mapping[str, Any], splits: Mapping[str, int]) -> int:
+    return min(int(spec.get("samples", 0)), int(splits.get("train", 0)))
+
+
 def _diagnosed(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int) -> int:
-    n_samples = min(int(spec.get("samples", 0)), int(splits.get("train", 0)))
+    n_samples = _samples(spec, splits)
     a_kernel = 2 if spec.get("kernel") == "pseudo" else 2 * n_classes
     return n_samples * (_WITHOUT_KERNEL + a_kernel)
 

@@ -89,3 +89,13 @@ def test_what_a_post_would_refuse(client, stand_in, change, status, code, param)
         assert (answer.status_code, problem["code"]) == (status, code), answer.text
         assert param is None or problem["param"] == param
     assert answers[0].json()["detail"] == answers[1].json()["detail"]
+
+
+def test_a_ranking_takes_as_long_as_its_parts(client, stand_in):
+    grid = {"kind": "rank", "dataset": stand_in.dataset(), "label_mappings": [{"kind": "linear"}], "samples": 40}
+    several = grid | {"input_transforms": [{"kind": "padding"}, {"kind": "identity"}]}
+    one, two = (client.post("/v1/estimates", json=spec).json() for spec in (grid, several))
+    assert one["based_on"]["images"] == 40 + 40 * (2 + 2 * 2)
+    assert two["based_on"]["images"] == 2 * one["based_on"]["images"]
+    assert two["seconds"] > one["seconds"] > one["based_on"]["start_s"] > 0
+    assert one["confidence"] == "low"

@@ -3,7 +3,7 @@
 import pytest
 
 from mr_core.job_spec import JobSpec
-from service.workload import images_passed, training_images
+from service.workload import images_of_parts, images_passed, n_parts, training_images
 
 SPLITS = {"train": 100, "test": 30}
 
@@ -50,3 +50,14 @@ def test_evaluate():
 
 def test_a_kind_that_is_not_counted():
     assert images_passed({"kind": "validate_dataset"}, splits=SPLITS, n_classes=5) is None
+
+
+def test_a_ranking_passes_its_sample_and_its_parts_pass_theirs():
+    grid = {"backbones": ["builtin/mini-clip", "timm:resnet18"], "input_transforms": [{"kind": "identity"}] * 3}
+    spec = {"kind": "rank", "samples": 40, "survivors": 4, **grid}
+    assert _passed(spec) == 2 * 3 * 40
+    stored = JobSpec.parse({"dataset": "ds_1", **spec}).model_dump(mode="json")
+    assert n_parts(stored) == 4
+    assert images_of_parts(stored, splits=SPLITS, n_classes=5) == 4 * _passed({"kind": "diagnose", "samples": 40})
+    assert n_parts(stored | {"survivors": 50}) == 6
+    assert n_parts({"kind": "diagnose"}) == images_of_parts({"kind": "diagnose"}, splits=SPLITS, n_classes=5) == 0
