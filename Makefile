@@ -29,8 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## the main job on an embedded service; DATA=path.zip takes your images instead of the digits
 	$(BIN)/mr demo $(if $(DATA),--data "$(DATA)")
 
-test: setup  ## every test; ARGS="-k name" passes arguments on
-	$(BIN)/python -m pytest $(ARGS)
+test: setup  ## every test, on several processes; ARGS="-k name" passes arguments on, ARGS="-n 0" takes one process
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope $(ARGS)
 
 check: setup  ## format, lint, types, import rule
 	$(BIN)/ruff format --check .
