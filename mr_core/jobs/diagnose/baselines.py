@@ -33,8 +33,7 @@ def cheap_baselines(
     """
     mapping_only = None
     if mapping is not None and not list(mapping.parameters()):
-        logits = initial_logits_without(mapping, plain_outputs[mapping.reads], labels, refits=mapping.refit != "never")
-        mapping_only = sum(int((logits(fold)[fold].argmax(1) == labels[fold]).sum()) for fold in folds) / len(labels)
+        mapping_only = untrained_accuracy(mapping, plain_outputs, labels, folds, n_classes=len(classes))
     zero_shot = None
     if "image_text" in plain_outputs:
         text = TextSpec().build(backbone, classes)
@@ -47,6 +46,21 @@ def cheap_baselines(
         "linear_probe": linear_probe_accuracy(plain_outputs["embedding"], labels, folds, n_classes=len(classes)),
         "zero_shot": zero_shot,
     }
+
+
+def untrained_accuracy(
+    mapping: LabelMapping,
+    outputs: Mapping[Output, Tensor],
+    labels: Int[Tensor, " n"],
+    folds: Sequence[Int[Tensor, " _"]],
+    *,
+    n_classes: int,
+) -> float:
+    """Held-out accuracy of the mapping on these outputs as it is counted; of a linear probe where it has weights."""
+    if any(True for _ in mapping.parameters()):
+        return linear_probe_accuracy(outputs[mapping.reads], labels, folds, n_classes=n_classes)
+    logits = initial_logits_without(mapping, outputs[mapping.reads], labels, refits=mapping.refit != "never")
+    return sum(int((logits(fold)[fold].argmax(1) == labels[fold]).sum()) for fold in folds) / len(labels)
 
 
 def linear_probe_accuracy(
@@ -71,11 +85,10 @@ def initial_logits_without(
     """
 
     def logits(fold: Int[Tensor, " f"]) -> Float[Tensor, "n c"]:
-        fitted = mapping
+        fitted = copy.deepcopy(mapping).to(outputs.device)
         if refits:
             keep = torch.ones(len(labels), dtype=torch.bool)
             keep[fold] = False
-            fitted = copy.deepcopy(mapping)
             fitted.fit(outputs[keep.to(outputs.device)], labels[keep].to(outputs.device))
         with torch.no_grad():
             values: Tensor = fitted(outputs)

@@ -11,10 +11,10 @@ from mr_core.adapter import load_adapter
 from mr_core.baselines import frozen_outputs
 from mr_core.datasets.splits import stratified_sample, stratified_split
 from mr_core.errors import DatasetError, KernelError, SpecError
-from mr_core.evaluation import backbone_outputs
 from mr_core.input_transforms.identity.spec import IdentitySpec
+from mr_core.jobs.cheap_scores import cheap_scores
 from mr_core.jobs.context import JobContext
-from mr_core.jobs.diagnose.baselines import cheap_baselines, initial_logits_without
+from mr_core.jobs.diagnose.baselines import cheap_baselines, initial_logits_without, untrained_accuracy
 from mr_core.jobs.diagnose.spec import DiagnoseSpec
 from mr_core.jobs.diagnose.verdict import judge
 from mr_core.jobs.outcome import JobOutcome, SpectrumContent
@@ -62,7 +62,15 @@ def diagnose(spec: DiagnoseSpec, context: JobContext) -> JobOutcome:
         device=context.device,
         observer=observer,
     ).outputs["train"]
-    outputs = backbone_outputs(model, sample, context.device, observer=observer)
+    through = frozen_outputs(
+        model.backbone,
+        model.input_transform,
+        {"train": sample},
+        model.backbone.available_outputs,
+        device=context.device,
+        observer=observer,
+    ).outputs["train"]
+    outputs = through[model.label_mapping.reads].to(context.device)
     labels = torch.from_numpy(sample.labels)
     refits = spec.adapter is None and model.label_mapping.refit != "never"
     if refits:
@@ -107,6 +115,12 @@ def diagnose(spec: DiagnoseSpec, context: JobContext) -> JobOutcome:
         "predicted": predicted,
         "verdict": verdict,
         "baselines": baselines,
+        "scores": {
+            "untrained_accuracy": None
+            if spec.adapter
+            else untrained_accuracy(model.label_mapping, through, labels, folds, n_classes=len(classes)),
+            **cheap_scores(through, labels),
+        },
         "image_size": model.input_transform.image_size,
         "timing": {"seconds": watch.total(), "phases": watch.phases()},
     }

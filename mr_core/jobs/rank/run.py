@@ -113,7 +113,7 @@ def _row(spec: RankSpec, cell: Cell, end: SubJobEnd | None) -> dict[str, Any]:
         "backbone": spec.backbones[cell.backbone],
         "input_transform": spec.input_transforms[cell.input_transform].model_dump(mode="json"),
         "label_mapping": spec.label_mappings[cell.label_mapping].model_dump(mode="json"),
-        "scores": {"untrained_accuracy": cell.untrained, "logme": cell.logme, "leep": cell.leep},
+        "scores": {"untrained_accuracy": cell.untrained, **cell.scores},
         "predicted": predicted and {key: predicted[key] for key in ("accuracy", "accuracy_interval")},
         "probability_best": None,
         "baselines": diagnosis.get("baselines"),

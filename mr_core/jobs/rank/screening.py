@@ -1,29 +1,27 @@
 """What costs one forward pass of the sample: scores of every cell of the grid, and the cells that cannot be."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.description import Output
 from mr_core.baselines import frozen_outputs
 from mr_core.errors import ReprogrammingError
 from mr_core.input_transforms.base import InputTransformSpec
+from mr_core.jobs.cheap_scores import NO_SCORES, cheap_scores
 from mr_core.jobs.context import JobContext
-from mr_core.jobs.diagnose.baselines import initial_logits_without, linear_probe_accuracy
+from mr_core.jobs.diagnose.baselines import untrained_accuracy
 from mr_core.jobs.preparation import ImageSource, ready_backbone
 from mr_core.jobs.rank.spec import RankSpec
 from mr_core.label_mappings.base import LabelMappingSpec
 from mr_core.ntk.prediction import stratified_folds
 from mr_core.observer import Checkpoint
-from mr_core.scores.leep import leep
-from mr_core.scores.logme import logme
 
 N_FOLDS = 5
 
@@ -35,7 +33,7 @@ class Cell:
     """A backbone, an input transform and a label mapping, by their places in the spec's lists.
 
     `untrained` is the held-out accuracy of the mapping without training (of a linear probe where the mapping has
-    weights), through the untrained transform; `logme` and `leep` are taken there too. A cell that does not
+    weights), through the untrained transform; `scores` are taken there too (`cheap_scores`). A cell that does not
     `train` has no parameters at all: its untrained accuracy is its accuracy. An impossible cell has an error.
     """
 
@@ -43,8 +41,7 @@ class Cell:
     input_transform: int
     label_mapping: int
     untrained: float | None = None
-    logme: float | None = None
-    leep: float | None = None
+    scores: Mapping[str, float | None] = field(default_factory=lambda: dict(NO_SCORES))
     trains: bool = True
     n_samples: int | None = None
     error: Error | None = None
@@ -56,7 +53,7 @@ class Cell:
     @property
     def promise(self) -> tuple[float, float]:
         """What survivors are chosen by: the larger the better."""
-        return self.untrained or 0.0, self.logme or 0.0
+        return self.untrained or 0.0, self.scores["logme"] or 0.0
 
     @classmethod
     def impossible(cls, places: tuple[int, int, int], error: ReprogrammingError) -> Self:
@@ -89,11 +86,7 @@ def _of_backbone(place: int, spec: RankSpec, context: JobContext, chosen: NDArra
             yield from (Cell.impossible((place, i, j), error) for j in range(len(spec.label_mappings)))
             continue
         folds = stratified_folds(labels.numpy(), np.arange(len(labels)), n_folds=N_FOLDS, seed=spec.seed)
-        embedding = outputs["embedding"].double()
-        features = logme(embedding / embedding.norm(dim=1).mean().clamp(min=1e-12), labels)  # sources on one scale
-        evidence = None
-        if "source_logits" in outputs:
-            evidence = leep(functional.softmax(outputs["source_logits"].double(), dim=1), labels)
+        scores = cheap_scores(outputs, labels)
         for j, mapping in enumerate(spec.label_mappings):
             try:
                 accuracy = _untrained(mapping, backbone, outputs, labels, folds, context)
@@ -101,9 +94,7 @@ def _of_backbone(place: int, spec: RankSpec, context: JobContext, chosen: NDArra
                 yield Cell.impossible((place, i, j), error)
             else:
                 trains = _trains(transform, mapping, backbone, context)
-                yield Cell(
-                    place, i, j, untrained=accuracy, logme=features, leep=evidence, trains=trains, n_samples=len(labels)
-                )
+                yield Cell(place, i, j, untrained=accuracy, scores=scores, trains=trains, n_samples=len(labels))
 
 
 def _outputs(
@@ -139,8 +130,5 @@ def _untrained(
 ) -> float:
     classes = context.dataset.classes
     mapping = spec.build(backbone, classes).cpu()
-    if any(True for _ in mapping.parameters()):
-        return linear_probe_accuracy(outputs[mapping.reads], labels, folds, n_classes=len(classes))
-    logits = initial_logits_without(mapping, outputs[mapping.reads], labels, refits=mapping.refit != "never")
     context.observer.beat()
-    return sum(int((logits(fold)[fold].argmax(1) == labels[fold]).sum()) for fold in folds) / len(labels)
+    return untrained_accuracy(mapping, outputs, labels, folds, n_classes=len(classes))

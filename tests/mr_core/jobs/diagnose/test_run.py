@@ -83,7 +83,7 @@ def test_result_has_the_shape_that_clients_rely_on(run):
     outcome = run(observer=observer, draw=True)
     result = outcome.result
     assert observer.phases == ["embedding", "diagnosing"]
-    assert set(result) == {"spectrum", "predicted", "verdict", "baselines", "image_size", "timing"}
+    assert set(result) == {"spectrum", "predicted", "verdict", "baselines", "scores", "image_size", "timing"}
     assert set(result["spectrum"]) == SPECTRUM_KEYS
     assert (result["spectrum"]["n_samples"], result["spectrum"]["n_classes"]) == (24, 3)
     assert result["spectrum"]["n_parameters"] == 3 * (144 - 16)
@@ -92,6 +92,8 @@ def test_result_has_the_shape_that_clients_rely_on(run):
     assert low <= result["predicted"]["accuracy"] <= high
     assert set(result["verdict"]) == {"label", "reason"}
     assert set(result["baselines"]) == {"majority", "mapping_only", "linear_probe", "zero_shot"}
+    assert set(result["scores"]) == {"untrained_accuracy", "logme", "h_score", "leep"}
+    assert 0 <= result["scores"]["untrained_accuracy"] <= 1
     assert set(result["timing"]["phases"]) == {"embedding", "diagnosing"}
     json.dumps(result, allow_nan=False)
     assert len(outcome.spectrum.eigenvalues) == len(outcome.spectrum.label_energy) == 72

@@ -71,6 +71,7 @@ def test_cells_come_best_first_with_what_each_is_predicted(run):
         assert (row["n_samples"], row["error"]) == (24, None)
         assert row["baselines"]["majority"] == pytest.approx(1 / 3)
         assert row["scores"]["leep"] <= 0
+        assert set(row["scores"]) == {"untrained_accuracy", "logme", "h_score", "leep"}
     assert {file.name for file in outcome.artifacts} == {"plots/ranking.svg", "plots/ranking.png"}
     assert outcome.result["verdict"]["label"] == rows[0]["verdict"]["label"]
 
