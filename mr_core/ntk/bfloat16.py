@@ -1,11 +1,13 @@
 """The kernel of a prompt from gradients in bfloat16, with the error that this costs."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mr_core.backbones.backbone import Backbone
 from mr_core.engine import accelerate
 from mr_core.errors import KernelError
 from mr_core.ntk.canvas import has_factors
@@ -37,16 +39,63 @@ def bfloat16_kernel(
     bfloat16 (see `accelerate`), KernelError where the transform has no structured path, for another precision or an
     accelerated backbone, fewer than one sample to check, and whatever `tangent_kernel` raises.
     """
-    names = parameter_names(model, None)
-    _require_stock(model, names, images)
+    if (found := jacobian_dtype(model)) != torch.float32:
+        raise KernelError(f"found a model in {found}, expected torch.float32: bfloat16 is near that alone")
+    if model.backbone.is_accelerated:
+        raise KernelError("found an accelerated backbone, expected the stock one: its bfloat16 form is made from that")
+    require_near_path(model, images)
     if not 1 <= n_checked <= len(images):
         raise KernelError(f"found {n_checked} samples to check, expected 1 to {len(images)}")
     near = accelerate(model.backbone, precision="bfloat16")
-    with exact_arithmetic(model):
-        groups = reprogrammed_kernels(
-            model, images, names, kind=kind, memory_cap=memory_cap, on_progress=on_progress, near=near
+    groups = near_kernels(model, images, near, kind=kind, memory_cap=memory_cap, on_progress=on_progress)
+    return with_measured_error(model, images, groups, kind=kind, n_checked=n_checked, memory_cap=memory_cap)
+
+
+def require_near_path(model: ReprogrammedModel, images: Float[Tensor, "n 3 k k"]) -> None:
+    """KernelError where no gradient at the canvas is taken, so that there is nothing to take in bfloat16."""
+    names = parameter_names(model, None)
+    trains = any(name.startswith("input_transform.") for name in names)
+    if not trains or not is_structured(model, names) or not has_factors(model.input_transform, images[:1].float()):
+        raise KernelError(
+            f"found {type(model.input_transform).__name__} with {', '.join(names)} to train, expected all parameters "
+            "of a transform that knows its gradient from that at the canvas",
+            param="precision",
         )
-    checked = sorted({round(place) for place in torch.linspace(0, len(images) - 1, n_checked).tolist()})
+
+
+def near_kernels(
+    model: ReprogrammedModel,
+    images: Float[Tensor, "n 3 k k"],
+    near: Backbone,
+    *,
+    kind: Kind,
+    memory_cap: int = MEMORY_CAP_BYTES,
+    on_progress: Progress = lambda _done, _total: None,
+) -> dict[str, KernelPart]:
+    """The kernels by group, gradients at the canvas taken through `near` and kept in bfloat16."""
+    with exact_arithmetic(model):
+        return reprogrammed_kernels(
+            model,
+            images,
+            parameter_names(model, None),
+            kind=kind,
+            memory_cap=memory_cap,
+            on_progress=on_progress,
+            near=near,
+        )
+
+
+def with_measured_error(
+    model: ReprogrammedModel,
+    images: Float[Tensor, "n 3 k k"],
+    groups: Mapping[str, KernelPart],
+    *,
+    kind: Kind,
+    n_checked: int = 4,
+    memory_cap: int = MEMORY_CAP_BYTES,
+) -> TangentKernel:
+    """The kernel that `groups`, near the model's, make up, with its error as `bfloat16_kernel` measures it."""
+    checked = checked_samples(len(images), n_checked)
     exact = tangent_kernel(model, images[checked], kind=kind, memory_cap=memory_cap)
     relative = _block_error(groups["input_transform"], exact.groups["input_transform"], checked, n_samples=len(images))
     return dataclasses.replace(
@@ -54,17 +103,22 @@ def bfloat16_kernel(
     )
 
 
-def _require_stock(model: ReprogrammedModel, names: list[str], images: Float[Tensor, "n 3 k k"]) -> None:
-    if (found := jacobian_dtype(model)) != torch.float32:
-        raise KernelError(f"found a model in {found}, expected torch.float32: bfloat16 is near that alone")
-    if model.backbone.is_accelerated:
-        raise KernelError("found an accelerated backbone, expected the stock one: its bfloat16 form is made from that")
-    trains = any(name.startswith("input_transform.") for name in names)
-    if not trains or not is_structured(model, names) or not has_factors(model.input_transform, images.float()):
-        raise KernelError(
-            f"found {type(model.input_transform).__name__} with {', '.join(names)} to train, expected all parameters "
-            "of a transform that knows its gradient from that at the canvas"
-        )
+def measured_error(
+    model: ReprogrammedModel, images: Float[Tensor, "n 3 k k"], near: Backbone, *, kind: Kind, n_checked: int = 4
+) -> MeasuredError:
+    """The same error where the kernel of all samples is never formed: that of a few samples is, twice."""
+    checked = checked_samples(len(images), n_checked)
+    few = images[checked]
+    error = with_measured_error(
+        model, few, near_kernels(model, few, near, kind=kind), kind=kind, n_checked=len(checked)
+    ).error
+    assert error is not None
+    return MeasuredError(error.relative, tuple(checked))
+
+
+def checked_samples(n_samples: int, n_checked: int) -> list[int]:
+    """The samples that are looked at twice: evenly spaced, fewer where there are not as many."""
+    return sorted({round(place) for place in torch.linspace(0, n_samples - 1, n_checked).tolist()})
 
 
 def _block_error(near: KernelPart, exact: KernelPart, checked: list[int], *, n_samples: int) -> float:

@@ -51,49 +51,116 @@ def canvas_kernel(
     in which they are kept, the images' own if None. Products and sums are float64. Memory: the kernel in float64,
     one slice of N C rows, `8 N^2` bytes a factor that has `samples`, the graph of 16 images.
     """
-    transform, omega = model.input_transform, model.label_mapping.matrix().detach().to(images.dtype)
-    n_outputs = omega.shape[1]
+    n_outputs = model.label_mapping.matrix().shape[1]
     n_samples = len(images)
-    if not bool(omega.any()):
+    if not bool(model.label_mapping.matrix().any()):
         zeros = torch.zeros(n_samples, n_samples, dtype=torch.float64, device=images.device)
         return KernelPart(zeros, copies=n_outputs if kind == "full" else 1)
-    by_source = kind != "pseudo" and len(omega) < n_outputs
-    if storage is None or by_source:  # there rows are sums, which would be rounded at every term
-        storage = images.dtype
+    storage = _storage(model, images, kind=kind, wanted=storage)
     n_rows = 1 if kind == "pseudo" else n_outputs
     side = n_samples * n_outputs if kind == "full" else n_samples
-    layout = _layout(transform, images)
+    layout = _layout(model.input_transform, images)
     column_bytes = n_samples * n_rows * storage.itemsize
     fixed_bytes = 8 * side**2 + 8 * n_samples**2 * sum(part.sample_kernel is not None for part in layout)
     require_memory(fixed_bytes + column_bytes, cap=memory_cap, kind=kind, what="kernel")
     slices = column_slices([part.width for part in layout], (memory_cap - fixed_bytes) // column_bytes)
 
     gram = torch.zeros(side, side, dtype=torch.float64, device=images.device)
-    step = min(BATCH_IMAGES, model.backbone.chunk_size)
     for index, pieces in enumerate(slices):
-        kept = [
-            torch.empty(n_samples, n_rows, columns.stop - columns.start, dtype=storage, device=images.device)
-            for _, columns in pieces
-        ]
-        for start in range(0, n_samples, step):
-            batch = images[start : start + step]
-            for output, factors in enumerate(_batch_factors(model, batch, kind=kind, by_source=by_source)):
-                _require_finite_rows(factors, first_sample=start, output=output)
-                for target, (which, columns) in zip(kept, pieces, strict=True):
-                    block, rows = target[start : start + step], factors[which].rows[:, columns]
-                    if not by_source:
-                        block[:, output] = rows
-                    elif output == 0:
-                        block.copy_(omega[output][None, :, None] * rows[:, None])
-                    else:
-                        block.add_(omega[output][None, :, None] * rows[:, None])
-                done = index * n_samples + start
-                on_progress(done + len(batch) * (output + 1) // (n_rows + 1), len(slices) * n_samples)
+        kept = _rows(
+            model,
+            images,
+            pieces,
+            kind=kind,
+            storage=storage,
+            on_progress=lambda done, _, before=index * n_samples: on_progress(before + done, len(slices) * n_samples),
+        )
         for rows, (which, _) in zip(kept, pieces, strict=True):
             accumulate_gram(gram, rows.view(side, -1), weights=layout[which].sample_kernel)
         on_progress((index + 1) * n_samples, len(slices) * n_samples)
     mirror_lower_half(gram)
     return KernelPart(gram.div_(n_outputs) if kind == "trace" else gram)
+
+
+def canvas_rows(
+    model: ReprogrammedModel,
+    images: Float[Tensor, "n 3 k k"],
+    *,
+    kind: Kind,
+    first_sample: int = 0,
+    storage: torch.dtype | None = None,
+    on_progress: Progress = lambda _done, _total: None,
+) -> list[Float[Tensor, "n r p"]]:
+    """The rows that `canvas_kernel` takes its products of: for each factor those of all images, r = C or 1 (`pseudo`).
+
+    Bit for bit the same, however the samples are divided into stretches of whole batches (a multiple of 16 images).
+    `first_sample` is the number of the first image, for errors. Memory: the rows.
+    """
+    widths = factor_widths(model.input_transform, images)
+    return _rows(
+        model,
+        images,
+        [(which, slice(0, width)) for which, width in enumerate(widths)],
+        kind=kind,
+        storage=_storage(model, images, kind=kind, wanted=storage),
+        first_sample=first_sample,
+        on_progress=on_progress,
+    )
+
+
+def sample_kernels(transform: InputTransform, images: Float[Tensor, "n 3 k k"]) -> list[Float[Tensor, "n n"] | None]:
+    """For each factor the kernel of its `samples`, which weighs the Gram matrix of its rows; None where that is 1."""
+    return [part.sample_kernel for part in _layout(transform, images)]
+
+
+def factor_widths(transform: InputTransform, images: Float[Tensor, "n 3 k k"]) -> list[int]:
+    """For each factor the entries of a row."""
+    return [len(factor.rows[0]) for factor in _factors_without_gradient(transform, images[:1]) or ()]
+
+
+def _storage(model: ReprogrammedModel, images: Tensor, *, kind: Kind, wanted: torch.dtype | None) -> torch.dtype:
+    """Rows that are sums over sources stay in the images' precision: they would be rounded at every term."""
+    return images.dtype if wanted is None or _goes_by_source(model, kind) else wanted
+
+
+def _goes_by_source(model: ReprogrammedModel, kind: Kind) -> bool:
+    n_read, n_outputs = model.label_mapping.matrix().shape
+    return kind != "pseudo" and n_read < n_outputs
+
+
+def _rows(
+    model: ReprogrammedModel,
+    images: Float[Tensor, "n 3 k k"],
+    pieces: Sequence[tuple[int, slice]],
+    *,
+    kind: Kind,
+    storage: torch.dtype,
+    on_progress: Progress,
+    first_sample: int = 0,
+) -> list[Float[Tensor, "n r c"]]:
+    """The columns of each piece (which factor, which of its columns), one backward pass an output and batch."""
+    omega = model.label_mapping.matrix().detach().to(images.dtype)
+    by_source = _goes_by_source(model, kind)
+    n_samples, n_rows = len(images), 1 if kind == "pseudo" else omega.shape[1]
+    kept = [
+        torch.empty(n_samples, n_rows, columns.stop - columns.start, dtype=storage, device=images.device)
+        for _, columns in pieces
+    ]
+    step = min(BATCH_IMAGES, model.backbone.chunk_size)
+    for start in range(0, n_samples, step):
+        batch = images[start : start + step]
+        for output, factors in enumerate(_batch_factors(model, batch, kind=kind, by_source=by_source)):
+            _require_finite_rows(factors, first_sample=first_sample + start, output=output)
+            for target, (which, columns) in zip(kept, pieces, strict=True):
+                block, rows = target[start : start + step], factors[which].rows[:, columns]
+                if not by_source:
+                    block[:, output] = rows
+                elif output == 0:
+                    block.copy_(omega[output][None, :, None] * rows[:, None])
+                else:
+                    block.add_(omega[output][None, :, None] * rows[:, None])
+            on_progress(start + len(batch) * (output + 1) // (n_rows + 1), n_samples)
+    return kept
 
 
 def column_slices(widths: Sequence[int], limit: int) -> list[list[tuple[int, slice]]]:

@@ -1,7 +1,7 @@
 """A tangent kernel that is never formed: its products with vectors."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -50,13 +50,22 @@ class KernelOperator:
     in all: this is for kernels that do not fit in memory. Memory: P numbers a vector (256 MiB of them at a time), and
     the graph of 16 samples.
 
-    `parameters` are those that require a gradient where None. KernelError where there are none.
+    `parameters` are those that require a gradient where None; `beat` is called once a batch of samples and may raise.
+    KernelError where there are no parameters.
     """
 
-    def __init__(self, module: nn.Module, inputs: Tensor, *, parameters: Iterable[Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Tensor,
+        *,
+        parameters: Iterable[Tensor] | None = None,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         names = parameter_names(module, parameters)
         self.dtype = jacobian_dtype(module)
         self._module = module
+        self._beat = beat
         self._inputs = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
         state = widened_state(module, self.dtype)
         self._parameters = {name: state.pop(name) for name in names}
@@ -206,6 +215,7 @@ class KernelOperator:
         """Rows of the kernel, and the samples they belong to."""
         for start in range(0, len(self._inputs), CHUNK_SAMPLES):
             samples = self._inputs[start : start + CHUNK_SAMPLES]
+            self._beat()
             yield slice(start * self.n_outputs, (start + len(samples)) * self.n_outputs), samples
 
 
