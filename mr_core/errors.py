@@ -109,9 +109,13 @@ class TrainingDiverged(ReprogrammingError):
 
 
 class KernelError(ReprogrammingError):
-    """The tangent kernel cannot be computed as asked: over the memory cap, or a non-finite Jacobian."""
+    """The tangent kernel cannot be computed as asked: over the memory cap, or a non-finite Jacobian of a sample."""
 
     code = "kernel_error"
+
+    def __init__(self, detail: str, *, param: str | None = None, sample: int | None = None) -> None:
+        super().__init__(detail, param=param)
+        self.sample = sample
 
 
 class ScoreError(ReprogrammingError):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mr_core.errors import JobCancelled, ReprogrammingError
@@ -16,11 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SubJobEnd:
-    """How a sub-job ended: with a result, or with an error of `code`, `detail` and perhaps `param`."""
+    """How a sub-job ended: with a result, or with an error of `code`, `detail` and perhaps `param`.
+
+    `file` opens what it left for the job that it is a part of, to be read until the context ends; once.
+    """
 
     status: str  # succeeded, failed or cancelled
     result: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
+    file: Callable[[], AbstractContextManager[Path]] | None = None
 
 
 class SubJobs:
@@ -36,17 +43,27 @@ class SubJobs:
         ends = {}
         for n, (name, spec) in enumerate(specs.items()):
             ends[name] = _run(spec, replace(context, observer=_Beating(context.observer)))
-            context.observer.progress(n + 1, len(specs), unit="job")
+            context.observer.progress(n + 1, len(specs), unit=spec.unit)
         return ends
 
 
 def _run(spec: JobSpec, context: JobContext) -> SubJobEnd:
     try:
-        return SubJobEnd("succeeded", result=spec.run(context).result)
+        outcome = spec.run(context)
+        opens = None if outcome.file is None else partial(_opened_once, outcome.file)
+        return SubJobEnd("succeeded", result=outcome.result, file=opens)
     except JobCancelled:
         raise
     except ReprogrammingError as error:
         return SubJobEnd("failed", error={"code": error.code, "detail": error.detail, "param": error.param})
+
+
+@contextmanager
+def _opened_once(file: Path) -> Iterator[Path]:
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
 
 
 class _Beating(Observer):

@@ -33,14 +33,17 @@ class AroundBackbone(MethodSpec):
     backbone: Identifier = Field(
         MINI_CLIP,
         description="builtin/mini-clip, timm:<name>, open_clip:<arch>/<tag>, torchvision:<name>/<weights>, bb_..., "
-        "or random:<any of these>.",
+        "trained:<train_source job>, or random:<any of these>.",
     )
 
 
 class JobSpec(MethodSpec, ABC):
     """All that determines a job's result. The same JSON is posted, queued, stored and shipped with the adapter."""
 
+    is_part: ClassVar[bool] = False  # only ever a part of another job: no client can ask for it
+    unit: ClassVar[str] = "job"  # what the progress of a job counts its parts of this kind as
     leaves_adapter: ClassVar[bool] = False
+    leaves_backbone: ClassVar[bool] = False
 
     kind: str
     dataset: Identifier = Field(description="Id of an uploaded dataset (ds_...).")
@@ -53,12 +56,13 @@ class JobSpec(MethodSpec, ABC):
 
     @classmethod
     def parse(cls, value: Any) -> JobSpec:
-        """The spec of any kind from a dict or a JSON string; pydantic's ValidationError where it is not one."""
+        """The spec of any kind, parts among them, from a dict or JSON; pydantic's ValidationError where it is none."""
         from pydantic import TypeAdapter
 
-        from mr_core.jobs import AnyJobSpec
+        from mr_core.jobs import JOB_KINDS, PART_KINDS
+        from mr_core.registry import tagged_union
 
-        adapter: TypeAdapter[JobSpec] = TypeAdapter(AnyJobSpec)
+        adapter: TypeAdapter[JobSpec] = TypeAdapter(tagged_union(JOB_KINDS | PART_KINDS))
         return adapter.validate_json(value) if isinstance(value, str | bytes) else adapter.validate_python(value)
 
     @abstractmethod

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mr_core.backbones.description import BackboneDescription, BackboneOutputs
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,19 @@ class AdapterContent:
 
     config: bytes  # config.json
     weights: bytes  # adapter.safetensors
+
+
+@dataclass(frozen=True)
+class BackboneContent:
+    """A source model that was trained here: how to build it, and its weights as one safetensors file.
+
+    Its place, `trained:<job>`, is given to it where it is published; the description has a stand-in.
+    """
+
+    description: BackboneDescription
+    weights: bytes
+    parameters: int
+    outputs: BackboneOutputs
 
 
 @dataclass(frozen=True)
@@ -36,9 +52,14 @@ class Artifact:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """`result` is the JSON shape of the API, ids aside."""
+    """`result` is the JSON shape of the API, ids aside.
+
+    `file`, in the run's scratch folder, is for the job that this one is a part of; it goes when that has ended.
+    """
 
     result: Mapping[str, Any]
     adapter: AdapterContent | None = None
+    backbone: BackboneContent | None = None
     spectrum: SpectrumContent | None = None
     artifacts: Sequence[Artifact] = field(default_factory=tuple)
+    file: Path | None = None

@@ -1,7 +1,7 @@
 """The kernel of a prompt from gradients in bfloat16, with the error that this costs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -43,7 +43,7 @@ def bfloat16_kernel(
         raise KernelError(f"found a model in {found}, expected torch.float32: bfloat16 is near that alone")
     if model.backbone.is_accelerated:
         raise KernelError("found an accelerated backbone, expected the stock one: its bfloat16 form is made from that")
-    require_near_path(model, images)
+    require_near_path(model, images, parameter_names(model, None))
     if not 1 <= n_checked <= len(images):
         raise KernelError(f"found {n_checked} samples to check, expected 1 to {len(images)}")
     near = accelerate(model.backbone, precision="bfloat16")
@@ -51,9 +51,8 @@ def bfloat16_kernel(
     return with_measured_error(model, images, groups, kind=kind, n_checked=n_checked, memory_cap=memory_cap)
 
 
-def require_near_path(model: ReprogrammedModel, images: Float[Tensor, "n 3 k k"]) -> None:
+def require_near_path(model: ReprogrammedModel, images: Float[Tensor, "n 3 k k"], names: Sequence[str]) -> None:
     """KernelError where no gradient at the canvas is taken, so that there is nothing to take in bfloat16."""
-    names = parameter_names(model, None)
     trains = any(name.startswith("input_transform.") for name in names)
     if not trains or not is_structured(model, names) or not has_factors(model.input_transform, images[:1].float()):
         raise KernelError(
@@ -69,15 +68,18 @@ def near_kernels(
     near: Backbone,
     *,
     kind: Kind,
+    parameters: Iterable[Tensor] | None = None,
     memory_cap: int = MEMORY_CAP_BYTES,
     on_progress: Progress = lambda _done, _total: None,
 ) -> dict[str, KernelPart]:
     """The kernels by group, gradients at the canvas taken through `near` and kept in bfloat16."""
+    names = parameter_names(model, parameters)
+    require_near_path(model, images, names)
     with exact_arithmetic(model):
         return reprogrammed_kernels(
             model,
             images,
-            parameter_names(model, None),
+            names,
             kind=kind,
             memory_cap=memory_cap,
             on_progress=on_progress,
@@ -91,12 +93,13 @@ def with_measured_error(
     groups: Mapping[str, KernelPart],
     *,
     kind: Kind,
+    parameters: Iterable[Tensor] | None = None,
     n_checked: int = 4,
     memory_cap: int = MEMORY_CAP_BYTES,
 ) -> TangentKernel:
     """The kernel that `groups`, near the model's, make up, with its error as `bfloat16_kernel` measures it."""
     checked = checked_samples(len(images), n_checked)
-    exact = tangent_kernel(model, images[checked], kind=kind, memory_cap=memory_cap)
+    exact = tangent_kernel(model, images[checked], parameters=parameters, kind=kind, memory_cap=memory_cap)
     relative = _block_error(groups["input_transform"], exact.groups["input_transform"], checked, n_samples=len(images))
     return dataclasses.replace(
         exact, n_samples=len(images), groups=groups, error=MeasuredError(relative, tuple(checked))
@@ -104,14 +107,19 @@ def with_measured_error(
 
 
 def measured_error(
-    model: ReprogrammedModel, images: Float[Tensor, "n 3 k k"], near: Backbone, *, kind: Kind, n_checked: int = 4
+    model: ReprogrammedModel,
+    images: Float[Tensor, "n 3 k k"],
+    near: Backbone,
+    *,
+    kind: Kind,
+    parameters: Sequence[Tensor] | None = None,
+    n_checked: int = 4,
 ) -> MeasuredError:
     """The same error where the kernel of all samples is never formed: that of a few samples is, twice."""
     checked = checked_samples(len(images), n_checked)
     few = images[checked]
-    error = with_measured_error(
-        model, few, near_kernels(model, few, near, kind=kind), kind=kind, n_checked=len(checked)
-    ).error
+    groups = near_kernels(model, few, near, kind=kind, parameters=parameters)
+    error = with_measured_error(model, few, groups, kind=kind, parameters=parameters, n_checked=len(checked)).error
     assert error is not None
     return MeasuredError(error.relative, tuple(checked))
 

@@ -24,6 +24,13 @@ class FactorLayout(NamedTuple):
     sample_kernel: Float[Tensor, "n n"] | None
 
 
+class FactorShape(NamedTuple):
+    """The entries of a factor's row, and whether its `samples` weigh the products of rows."""
+
+    width: int
+    is_weighted: bool
+
+
 def has_factors(transform: InputTransform, images: Float[Tensor, "n 3 k k"]) -> bool:
     """Whether the transform tells its Jacobian factors."""
     return _factors_without_gradient(transform, images[:1]) is not None
@@ -96,11 +103,11 @@ def canvas_rows(
     Bit for bit the same, however the samples are divided into stretches of whole batches (a multiple of 16 images).
     `first_sample` is the number of the first image, for errors. Memory: the rows.
     """
-    widths = factor_widths(model.input_transform, images)
+    shapes = factor_shapes(model.input_transform, images)
     return _rows(
         model,
         images,
-        [(which, slice(0, width)) for which, width in enumerate(widths)],
+        [(which, slice(0, shape.width)) for which, shape in enumerate(shapes)],
         kind=kind,
         storage=_storage(model, images, kind=kind, wanted=storage),
         first_sample=first_sample,
@@ -113,9 +120,10 @@ def sample_kernels(transform: InputTransform, images: Float[Tensor, "n 3 k k"]) 
     return [part.sample_kernel for part in _layout(transform, images)]
 
 
-def factor_widths(transform: InputTransform, images: Float[Tensor, "n 3 k k"]) -> list[int]:
-    """For each factor the entries of a row."""
-    return [len(factor.rows[0]) for factor in _factors_without_gradient(transform, images[:1]) or ()]
+def factor_shapes(transform: InputTransform, images: Float[Tensor, "n 3 k k"]) -> list[FactorShape]:
+    """The transform's factors, known without a pass; none where it does not tell them."""
+    factors = _factors_without_gradient(transform, images[:1]) or ()
+    return [FactorShape(len(factor.rows[0]), factor.samples is not None) for factor in factors]
 
 
 def _storage(model: ReprogrammedModel, images: Tensor, *, kind: Kind, wanted: torch.dtype | None) -> torch.dtype:

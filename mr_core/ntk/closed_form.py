@@ -17,7 +17,7 @@ def linear_head_kernel(features: Float[Tensor, "n d"], *, n_outputs: int, kind: 
     finite = features.isfinite().all(1)
     if not bool(finite.all()):
         sample = int((~finite).nonzero()[0])
-        raise KernelError(f"the features of sample {sample} are not finite, so its kernel is undefined")
+        raise KernelError(f"the features of sample {sample} are not finite, so its kernel is undefined", sample=sample)
     wide = features.to(torch.float64)
     matrix = torch.addmm(torch.ones((), dtype=torch.float64, device=wide.device), wide, wide.T)
     matrix = (matrix + matrix.T) / 2

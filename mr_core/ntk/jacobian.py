@@ -141,7 +141,8 @@ def require_finite(
     name = next(name for name, end in zip(parameters, ends, strict=True) if column < end)
     raise KernelError(
         f"the Jacobian of sample {first_sample + sample} is not finite (output {first_output + output}, "
-        f"parameter {name}): look at that image, or use another backbone"
+        f"parameter {name}): look at that image, or use another backbone",
+        sample=first_sample + sample,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -44,6 +44,10 @@ class MeasuredError:
 
     relative: float
     samples: tuple[int, ...]
+
+    def told(self) -> dict[str, Any]:
+        """As a summary tells it."""
+        return {"relative": self.relative, "samples": list(self.samples)}
 
 
 @dataclass(frozen=True)

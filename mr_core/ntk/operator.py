@@ -139,7 +139,8 @@ class KernelOperator:
             row = int((~pushed.isfinite()).any(1).nonzero()[0])
             raise KernelError(
                 f"the product with the kernel is not finite at sample {row // self.n_outputs}, output "
-                f"{row % self.n_outputs}: look at the samples, their outputs and the vector"
+                f"{row % self.n_outputs}: look at the samples, their outputs and the vector",
+                sample=row // self.n_outputs,
             )
         return pushed
 

@@ -103,6 +103,7 @@ def spectrum(kernel: TangentKernel, total: KernelPart, eigen: Eigen, targets: Fl
         "n_classes": kernel.n_outputs,
         "n_parameters": kernel.n_parameters,
         "kernel": kernel.kind,
+        "method": "dense",
         "lambda_max": largest,
         "lambda_min": None if reason else smallest,
         "numerical_rank": int((values > limit).sum()),
@@ -112,6 +113,8 @@ def spectrum(kernel: TangentKernel, total: KernelPart, eigen: Eigen, targets: Fl
         "label_energy": [[k, float(cumulative[k - 1])] for k in energy_grid(len(values))],
         "kernel_target_alignment": kernel_target_alignment(total.matrix, targets, copies=total.copies),
         "resolution": {"limit": limit, "reason": reason},
+        "error": None if kernel.error is None else kernel.error.told(),
+        "approximation": None,
     }
     return Spectrum(values, cumulative, summary)
 

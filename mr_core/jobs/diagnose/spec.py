@@ -17,18 +17,39 @@ if TYPE_CHECKING:
     from mr_core.jobs.outcome import JobOutcome
 
 
-class DiagnoseSpec(AroundBackbone, JobSpec):
-    """The tangent kernel of the reprogrammed model: spectrum, predicted accuracy and curve, verdict. No training."""
+class OnSubsample(AroundBackbone):
+    """What determines the Jacobian of a reprogrammed model on a subsample."""
 
-    kind: Literal["diagnose"] = "diagnose"
     input_transform: AnyInputTransformSpec = PaddingSpec()
     label_mapping: AnyLabelMappingSpec = IterativeSpec()
     samples: int = Field(200, ge=4, le=5000, description="Training images in the kernel, stratified by class.")
     kernel: Literal["full", "trace", "pseudo"] = Field(
         "full", description="full: (samples x classes)^2; trace: mean over outputs; pseudo: sum of logits."
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Of the input transform's gradients; products and sums are float64. bfloat16 runs on CPU, is "
+        "refused where the backbone does not keep its gradient in it, and the result tells its measured error.",
+    )
     adapter: Identifier | None = Field(
         None, description="Id of an adapter (ad_...) to take the kernel after training; at initialisation if null."
+    )
+
+
+class DiagnoseSpec(OnSubsample, JobSpec):
+    """The tangent kernel of the reprogrammed model: spectrum, predicted accuracy and curve, verdict. No training.
+
+    A large kernel is made of blocks, which are sub-jobs, spread over the workers. One too large for a dense eigensolver
+    is not formed: its top comes from Lanczos, and the result says so.
+    """
+
+    kind: Literal["diagnose"] = "diagnose"
+    block_samples: int | None = Field(
+        None,
+        ge=16,
+        le=4096,
+        multiple_of=16,
+        description="Samples of a block; if null, blocks of about 1,500 rows where the kernel has more than 2,500.",
     )
 
     def run(self, context: JobContext) -> JobOutcome:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mr_core.ntk.prediction import accuracy_interval
+
 LIMITS = (
     "The prediction is that of the linearised model trained with squared loss on the sampled images; it is not "
     "calibrated against trained adapters, and more images or feature learning can take a real run above it"
@@ -22,17 +24,23 @@ def judge(
     `rank_limited` where the kernel has more rows than the adapter parameters; else `unlikely` where neither the
     prediction nor the linear probe is above the majority class; else `linear_probe_suffices` where the probe is at
     least as good as the prediction, or alone above the majority; else `promising`. "Above" asks the lower end of the
-    90 % interval for the prediction, the same margin for the probe. `is_approximate` says that the prediction took an
-    (N, N) kernel for a prompt, `is_trained` that the kernel is an adapter's after training.
+    90 % interval for the prediction, the same margin for the probe. Without a prediction the probe alone is judged, by
+    the interval that it has itself. `is_approximate` says that the prediction took an (N, N) kernel for a prompt,
+    `is_trained` that the kernel is an adapter's after training.
     """
-    accuracy, (low, high) = predicted["accuracy"], predicted["accuracy_interval"]
     probe, majority = baselines["linear_probe"] or 0.0, baselines["majority"] or 0.0
-    learns = low > majority
-    probe_learns = probe - (accuracy - low) > majority
-    numbers = (
-        f"predicted accuracy {_percent(accuracy)} (90 % interval {_percent(low)} to {_percent(high)}), "
-        f"{_named_baselines(baselines)}"
-    )
+    if predicted["accuracy"] is None:
+        n_samples = int(summary["n_samples"])
+        probe_low, _ = accuracy_interval(round(probe * n_samples), n_samples)
+        accuracy, learns, probe_learns = 0.0, False, probe_low > majority
+        numbers = f"no predicted accuracy, {_named_baselines(baselines)}"
+    else:
+        accuracy, (low, high) = predicted["accuracy"], predicted["accuracy_interval"]
+        learns, probe_learns = low > majority, probe - (accuracy - low) > majority
+        numbers = (
+            f"predicted accuracy {_percent(accuracy)} (90 % interval {_percent(low)} to {_percent(high)}), "
+            f"{_named_baselines(baselines)}"
+        )
     rows = summary["n_samples"] * summary["n_classes"]
     if rows > summary["n_parameters"]:
         label = "rank_limited"
@@ -51,6 +59,8 @@ def judge(
         label = "promising"
         finding = f"the adapter is predicted above the linear probe: {numbers}"
     sentences = [finding[0].upper() + finding[1:], LIMITS]
+    if summary.get("method") == "lanczos":
+        sentences.append(_matrix_free(summary, predicted, rows))
     if is_approximate:
         sentences.append(
             f"The {summary['kernel']} kernel treats outputs as if they shared no parameters and overestimates the"
@@ -61,6 +71,17 @@ def judge(
             "The kernel is that of the trained adapter, which may have seen these images: the accuracy is optimistic"
         )
     return {"label": label, "reason": ". ".join(sentences) + "."}
+
+
+def _matrix_free(summary: Mapping[str, Any], predicted: Mapping[str, Any], rows: int) -> str:
+    n_eigenpairs = summary["approximation"]["n_eigenpairs"]
+    told = (
+        f"The kernel of {rows} rows is too large for a dense eigensolver: its {n_eigenpairs} largest eigenvalues come "
+        "from Lanczos, its effective rank from quadrature, and its smallest eigenvalue is not known"
+    )
+    if predicted["accuracy"] is None:
+        return f"{told}. With so many classes nothing is predicted: take the kernel 'trace', or fewer samples"
+    return f"{told}. The prediction is that of {predicted['n_samples']} of its {summary['n_samples']} samples"
 
 
 def _named_baselines(baselines: Mapping[str, float | None]) -> str:

@@ -106,6 +106,9 @@ def _diagnosis(spec: RankSpec, cell: Cell) -> DiagnoseSpec:
 def _row(spec: RankSpec, cell: Cell, end: SubJobEnd | None) -> dict[str, Any]:
     diagnosis = (end.result if end is not None else None) or {}
     predicted, n_samples = diagnosis.get("predicted"), diagnosis["spectrum"]["n_samples"] if diagnosis else None
+    if predicted is not None:
+        n_samples = predicted.get("n_samples", n_samples)  # fewer, or none, where the kernel is too large
+        predicted = predicted if n_samples else None
     if not cell.trains and cell.untrained is not None and cell.n_samples:
         interval = accuracy_interval(round(cell.untrained * cell.n_samples), cell.n_samples)
         predicted, n_samples = {"accuracy": cell.untrained, "accuracy_interval": list(interval)}, cell.n_samples

@@ -22,6 +22,7 @@ COLOURS = {"blue": (20, 20, 230), "green": (20, 230, 20), "red": (230, 20, 20)}
 SPECTRUM_KEYS = {
     "n_samples", "n_classes", "n_parameters", "kernel", "lambda_max", "lambda_min", "numerical_rank",
     "condition_number", "effective_rank", "trace", "label_energy", "kernel_target_alignment", "resolution",
+    "method", "precision", "error", "approximation",
 }  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def test_result_has_the_shape_that_clients_rely_on(run):
     assert set(result["spectrum"]) == SPECTRUM_KEYS
     assert (result["spectrum"]["n_samples"], result["spectrum"]["n_classes"]) == (24, 3)
     assert result["spectrum"]["n_parameters"] == 3 * (144 - 16)
-    assert set(result["predicted"]) == {"accuracy", "accuracy_interval", "training_curve"}
+    assert set(result["predicted"]) == {"accuracy", "accuracy_interval", "training_curve", "n_samples"}
     low, high = result["predicted"]["accuracy_interval"]
     assert low <= result["predicted"]["accuracy"] <= high
     assert set(result["verdict"]) == {"label", "reason"}

@@ -1,0 +1,136 @@
+"""What a spectrum tells of a kernel too large for a dense eigensolver: its top, its trace, its shape."""
+
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mr_core.ntk.kernel import MeasuredError
+from mr_core.ntk.lanczos import TopEigenpairs, top_eigenpairs
+from mr_core.ntk.memory import MEMORY_CAP_BYTES, require_memory
+from mr_core.ntk.operator import Estimate, SymmetricOperator
+from mr_core.ntk.quadrature import SpectralDensity, spectral_density
+from mr_core.ntk.spectrum import Spectrum, energy_grid, resolution_limit
+from mr_core.scores.spectral import label_energies
+
+N_EIGENPAIRS: Final = 50
+BLOCK_SIZE: Final = 20
+TOLERANCE: Final = 1e-6
+"""Of the largest eigenvalue, for each residual: an eigenvalue is then off by its square over the gap to the next."""
+N_PROBES: Final = 10
+N_STEPS: Final = 40
+N_BINS: Final = 20
+
+
+def matrix_free_spectrum(
+    kernel: SymmetricOperator,
+    targets: Float[Tensor, "n c"],
+    *,
+    n_parameters: int,
+    seed: int,
+    memory_cap: int = MEMORY_CAP_BYTES,
+    error: MeasuredError | None = None,
+) -> Spectrum:
+    """The spectrum of a full kernel `(n c, n c)` by its products alone: the 50 largest eigenvalues and no others.
+
+    The top by block Lanczos, each residual at most 1e-6 of the largest eigenvalue; trace, effective rank and density by
+    stochastic Lanczos quadrature, with standard errors, the trace exactly where the kernel knows its own. `lambda_min`,
+    `condition_number`, `numerical_rank` and `kernel_target_alignment` are None whatever the kernel: its bottom is not
+    looked at (`method` says so), and the resolution's reason is `rank_limited` where counting alone shows a singular
+    kernel, else None.
+
+    KernelError over the cap, or where Lanczos does not converge.
+    """
+    n_samples, n_outputs = targets.shape
+    m = n_samples * n_outputs
+    require_matrix_free_memory(m, memory_cap=memory_cap)
+    generator = torch.Generator().manual_seed(seed)
+    top = top_eigenpairs(
+        kernel,
+        min(N_EIGENPAIRS, m),
+        generator=generator,
+        block_size=min(n_outputs, BLOCK_SIZE),
+        tolerance=max(TOLERANCE, 100 * torch.finfo(kernel.dtype).eps),
+        memory_cap=memory_cap,
+    )
+    density = spectral_density(
+        kernel, generator=generator, n_probes=N_PROBES, n_steps=min(N_STEPS, m), memory_cap=memory_cap
+    )
+    mean = density.mean()
+    trace = Estimate(*(m * figure for figure in mean))
+    if isinstance(exact := getattr(kernel, "trace", None), float):
+        trace = Estimate(exact, 0.0)
+    values = top.values.numpy()
+    cumulative = label_energies(top.vectors, targets).sum(1).cumsum()
+    largest = float(values[0])
+    limit = resolution_limit(m, largest)
+    if error is not None:
+        limit = max(limit, error.relative * float(m * density.mean_of(torch.square).value) ** 0.5)
+    rank = effective_rank_estimate(density, trace.value)
+    summary = {
+        "n_samples": n_samples,
+        "n_classes": n_outputs,
+        "n_parameters": n_parameters,
+        "kernel": "full",
+        "method": top.method,
+        "lambda_max": largest,
+        "lambda_min": top.lambda_min,
+        "numerical_rank": None,
+        "condition_number": top.condition_number,
+        "effective_rank": rank.value,
+        "trace": trace.value,
+        "label_energy": [[k, float(cumulative[k - 1])] for k in energy_grid(len(values))],
+        "kernel_target_alignment": None,
+        "resolution": {"limit": limit, "reason": "rank_limited" if m > n_parameters else None},
+        "error": None if error is None else error.told(),
+        "approximation": _approximation(top, density, rank=rank, trace=trace, limit=limit),
+    }
+    return Spectrum(values, cumulative, summary)
+
+
+def require_matrix_free_memory(m: int, *, memory_cap: int = MEMORY_CAP_BYTES) -> None:
+    """KernelError where Lanczos' basis for a kernel of m rows would be over the cap, known before any computation."""
+    most_products = 10 * N_EIGENPAIRS + 20 * BLOCK_SIZE
+    need = 8 * m * max(2 * min(m, most_products), N_PROBES * N_STEPS)
+    require_memory(need, cap=memory_cap, kind="full", what="Krylov basis")
+
+
+def effective_rank_estimate(density: SpectralDensity, trace: float) -> Estimate:
+    """`exp(-tr p log p)` with `p = Theta / trace`, from the quadrature, and its standard error to first order."""
+    if not trace > 0:
+        return Estimate(0.0, 0.0)
+    entropy = density.mean_of(lambda nodes: -torch.special.xlogy(share := nodes.clamp(min=0) / trace, share))
+    value = float(np.exp(density.side * entropy.value))
+    return Estimate(value, value * density.side * entropy.standard_error)
+
+
+def _approximation(
+    top: TopEigenpairs, density: SpectralDensity, *, rank: Estimate, trace: Estimate, limit: float
+) -> dict[str, Any]:
+    largest = float(top.values[0])
+    return {
+        "n_eigenpairs": len(top.values),
+        "largest_residual": float(top.residuals.max()),
+        "n_products": top.n_products,
+        "effective_rank_standard_error": rank.standard_error,
+        "trace_standard_error": trace.standard_error,
+        "density": _binned(density, low=limit, high=largest) if largest > limit else None,
+    }
+
+
+def _binned(density: SpectralDensity, *, low: float, high: float) -> dict[str, Any]:
+    """The share of all eigenvalues in each bin between edges that are even on a log axis, and of those below them."""
+    edges = np.geomspace(low, high, N_BINS + 1)
+    places = torch.bucketize(density.nodes, torch.from_numpy(edges[:-1]).to(density.nodes))
+    weight = density.weights / len(density.nodes)
+    shares = torch.zeros(N_BINS + 1, dtype=torch.float64).index_add_(0, places.flatten(), weight.flatten().double())
+    return {
+        "method": density.method,
+        "n_probes": len(density.nodes),
+        "n_steps": density.nodes.shape[1],
+        "edges": edges.tolist(),
+        "shares": shares[1:].tolist(),
+        "share_below": float(shares[0]),
+    }
