@@ -83,6 +83,12 @@ def label_scale(logits: Float[Tensor, "n c"], centred_targets: Float[Tensor, "n 
     return LABEL_NORM * norm / float(centred_targets.norm()) if norm > 0 else 1.0
 
 
+def training_targets(initial_logits: Float[Tensor, "n c"], targets: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+    """The one-hot labels on the scale of `held_out_logits`: centred, and `LABEL_NORM` times the logits' norm."""
+    centred = targets.to(torch.float64) - 1 / targets.shape[1]
+    return label_scale(centred_over_classes(initial_logits.to(torch.float64)), centred) * centred
+
+
 def training_curve(
     eigen: Eigen, initial_logits: Float[Tensor, "n c"], targets: Float[Tensor, "n c"]
 ) -> list[dict[str, int | float]]:

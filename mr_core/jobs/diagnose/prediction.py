@@ -16,7 +16,14 @@ from mr_core.jobs.diagnose.baselines import initial_logits_without
 from mr_core.jobs.diagnose.spec import DiagnoseSpec
 from mr_core.jobs.diagnose.subject import N_FOLDS, Subject
 from mr_core.ntk.empirical import tangent_kernel
-from mr_core.ntk.prediction import accuracy_interval, held_out_logits, stratified_folds, training_curve
+from mr_core.ntk.linear_regime import linear_regime
+from mr_core.ntk.prediction import (
+    accuracy_interval,
+    held_out_logits,
+    stratified_folds,
+    training_curve,
+    training_targets,
+)
 from mr_core.ntk.spectrum import Eigen, eigendecomposition
 
 ROWS_OF_FEWER: Final = 3000
@@ -48,7 +55,13 @@ def predict(
     used, n_classes = np.arange(len(subject.chosen)), len(context.dataset.classes)
     if eigen is None:
         if ROWS_OF_FEWER // n_classes < LEAST_OF_A_CLASS * n_classes:
-            empty = {"accuracy": None, "accuracy_interval": None, "training_curve": [], "n_samples": 0}
+            empty = {
+                "accuracy": None,
+                "accuracy_interval": None,
+                "training_curve": [],
+                "n_samples": 0,
+                "linear_regime": [],
+            }
             return Prediction(empty, ridge=None)
         used = stratified_sample(subject.sample.labels, ROWS_OF_FEWER // n_classes, spec.seed)
         eigen = _eigen_of(used, subject, context)
@@ -63,7 +76,19 @@ def predict(
         "accuracy_interval": list(accuracy_interval(n_right, len(labels))),
         "training_curve": training_curve(eigen, initial_logits(torch.tensor([], dtype=torch.int64)), targets),
         "n_samples": len(labels),
+        "linear_regime": [],
     }
+    if spec.kernel == "full":
+        logits = initial_logits(torch.tensor([], dtype=torch.int64))
+        figures["linear_regime"] = linear_regime(
+            subject.model,
+            subject.images(context.device, used),
+            training_targets(logits, targets),
+            eigen,
+            parameters=subject.model.adapter_parameters(),
+            batch_size=subject.model.batch_limit,
+            beat=context.observer.beat,
+        )
     return Prediction(figures, ridge=held_out.ridge)
 
 

@@ -88,7 +88,7 @@ def test_result_has_the_shape_that_clients_rely_on(run):
     assert set(result["spectrum"]) == SPECTRUM_KEYS
     assert (result["spectrum"]["n_samples"], result["spectrum"]["n_classes"]) == (24, 3)
     assert result["spectrum"]["n_parameters"] == 3 * (144 - 16)
-    assert set(result["predicted"]) == {"accuracy", "accuracy_interval", "training_curve", "n_samples"}
+    assert set(result["predicted"]) == {"accuracy", "accuracy_interval", "training_curve", "n_samples", "linear_regime"}
     low, high = result["predicted"]["accuracy_interval"]
     assert low <= result["predicted"]["accuracy"] <= high
     assert set(result["verdict"]) == {"label", "reason"}
