@@ -97,7 +97,7 @@ def canvas_rows(
     first_sample: int = 0,
     storage: torch.dtype | None = None,
     on_progress: Progress = lambda _done, _total: None,
-) -> list[Float[Tensor, "n r p"]]:
+) -> list[Float[Tensor, "n r _"]]:
     """The rows that `canvas_kernel` takes its products of: for each factor those of all images, r = C or 1 (`pseudo`).
 
     Bit for bit the same, however the samples are divided into stretches of whole batches (a multiple of 16 images).
@@ -145,7 +145,7 @@ def _rows(
     storage: torch.dtype,
     on_progress: Progress,
     first_sample: int = 0,
-) -> list[Float[Tensor, "n r c"]]:
+) -> list[Float[Tensor, "n r _"]]:
     """The columns of each piece (which factor, which of its columns), one backward pass an output and batch."""
     omega = model.label_mapping.matrix().detach().to(images.dtype)
     by_source = _goes_by_source(model, kind)

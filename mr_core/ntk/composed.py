@@ -83,8 +83,8 @@ class SumOperator:
     @property
     def trace(self) -> float | None:
         """The sum of the parts' traces; None where one does not know its own."""
-        traces = [getattr(part, "trace", None) for part in self._parts]
-        return None if None in traces else sum(traces)
+        traces = [trace for part in self._parts if isinstance(trace := getattr(part, "trace", None), float)]
+        return sum(traces) if len(traces) == len(self._parts) else None
 
     def __matmul__(self, vectors: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return sum((part @ vectors for part in self._parts[1:]), start=self._parts[0] @ vectors)

@@ -1,5 +1,7 @@
 """What a spectrum tells of a kernel too large for a dense eigensolver: its top, its trace, its shape."""
 
+import math
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -49,17 +51,21 @@ def matrix_free_spectrum(
     generator = torch.Generator().manual_seed(seed)
     top = top_eigenpairs(
         kernel,
-        min(N_EIGENPAIRS, m),
+        min(N_EIGENPAIRS, m // 2),
         generator=generator,
         block_size=min(n_outputs, BLOCK_SIZE),
         tolerance=max(TOLERANCE, 100 * torch.finfo(kernel.dtype).eps),
         memory_cap=memory_cap,
     )
-    density = spectral_density(
-        kernel, generator=generator, n_probes=N_PROBES, n_steps=min(N_STEPS, m), memory_cap=memory_cap
+    rest = spectral_density(
+        kernel,
+        generator=generator,
+        n_probes=N_PROBES,
+        n_steps=N_STEPS,
+        without=top.vectors,
+        memory_cap=memory_cap,
     )
-    mean = density.mean()
-    trace = Estimate(*(m * figure for figure in mean))
+    trace = sum_over_eigenvalues(top, rest, lambda values: values)
     if isinstance(exact := getattr(kernel, "trace", None), float):
         trace = Estimate(exact, 0.0)
     values = top.values.numpy()
@@ -67,8 +73,8 @@ def matrix_free_spectrum(
     largest = float(values[0])
     limit = resolution_limit(m, largest)
     if error is not None:
-        limit = max(limit, error.relative * float(m * density.mean_of(torch.square).value) ** 0.5)
-    rank = effective_rank_estimate(density, trace.value)
+        limit = max(limit, error.relative * sum_over_eigenvalues(top, rest, torch.square).value ** 0.5)
+    rank = effective_rank_estimate(top, rest, trace.value)
     summary = {
         "n_samples": n_samples,
         "n_classes": n_outputs,
@@ -85,7 +91,7 @@ def matrix_free_spectrum(
         "kernel_target_alignment": None,
         "resolution": {"limit": limit, "reason": "rank_limited" if m > n_parameters else None},
         "error": None if error is None else error.told(),
-        "approximation": _approximation(top, density, rank=rank, trace=trace, limit=limit),
+        "approximation": _approximation(top, rest, rank=rank, trace=trace, limit=limit),
     }
     return Spectrum(values, cumulative, summary)
 
@@ -97,17 +103,28 @@ def require_matrix_free_memory(m: int, *, memory_cap: int = MEMORY_CAP_BYTES) ->
     require_memory(need, cap=memory_cap, kind="full", what="Krylov basis")
 
 
-def effective_rank_estimate(density: SpectralDensity, trace: float) -> Estimate:
-    """`exp(-tr p log p)` with `p = Theta / trace`, from the quadrature, and its standard error to first order."""
+def sum_over_eigenvalues(top: TopEigenpairs, rest: SpectralDensity, function: Callable[[Tensor], Tensor]) -> Estimate:
+    """`tr f(Theta)`: over the top exactly, over the rest by quadrature.
+
+    A few eigenvalues hold most of a prompt's kernel: random vectors alone would estimate its trace to a fifth.
+    """
+    mean = rest.mean_of(function)
+    return Estimate(float(function(top.values).sum()) + rest.side * mean.value, rest.side * mean.standard_error)
+
+
+def effective_rank_estimate(top: TopEigenpairs, rest: SpectralDensity, trace: float) -> Estimate:
+    """`exp(-tr p log p)` with `p = Theta / trace`, and its standard error to first order; 0 for a zero kernel."""
     if not trace > 0:
         return Estimate(0.0, 0.0)
-    entropy = density.mean_of(lambda nodes: -torch.special.xlogy(share := nodes.clamp(min=0) / trace, share))
-    value = float(np.exp(density.side * entropy.value))
-    return Estimate(value, value * density.side * entropy.standard_error)
+    entropy = sum_over_eigenvalues(
+        top, rest, lambda values: -torch.special.xlogy(share := values.clamp(min=0) / trace, share)
+    )
+    value = math.exp(entropy.value)
+    return Estimate(value, value * entropy.standard_error)
 
 
 def _approximation(
-    top: TopEigenpairs, density: SpectralDensity, *, rank: Estimate, trace: Estimate, limit: float
+    top: TopEigenpairs, rest: SpectralDensity, *, rank: Estimate, trace: Estimate, limit: float
 ) -> dict[str, Any]:
     largest = float(top.values[0])
     return {
@@ -116,20 +133,23 @@ def _approximation(
         "n_products": top.n_products,
         "effective_rank_standard_error": rank.standard_error,
         "trace_standard_error": trace.standard_error,
-        "density": _binned(density, low=limit, high=largest) if largest > limit else None,
+        "density": _binned(top, rest, low=limit, high=largest) if largest > limit else None,
     }
 
 
-def _binned(density: SpectralDensity, *, low: float, high: float) -> dict[str, Any]:
+def _binned(top: TopEigenpairs, rest: SpectralDensity, *, low: float, high: float) -> dict[str, Any]:
     """The share of all eigenvalues in each bin between edges that are even on a log axis, and of those below them."""
     edges = np.geomspace(low, high, N_BINS + 1)
-    places = torch.bucketize(density.nodes, torch.from_numpy(edges[:-1]).to(density.nodes))
-    weight = density.weights / len(density.nodes)
-    shares = torch.zeros(N_BINS + 1, dtype=torch.float64).index_add_(0, places.flatten(), weight.flatten().double())
+    inner = torch.from_numpy(edges[:-1])
+    counts = torch.zeros(N_BINS + 1, dtype=torch.float64)
+    counts.index_add_(0, torch.bucketize(top.values, inner), torch.ones_like(top.values))
+    of_rest = rest.weights.flatten() * (rest.side / len(rest.nodes))
+    counts.index_add_(0, torch.bucketize(rest.nodes.flatten(), inner), of_rest)
+    shares = counts / (len(top.values) + rest.side)
     return {
-        "method": density.method,
-        "n_probes": len(density.nodes),
-        "n_steps": density.nodes.shape[1],
+        "method": rest.method,
+        "n_probes": len(rest.nodes),
+        "n_steps": rest.nodes.shape[1],
         "edges": edges.tolist(),
         "shares": shares[1:].tolist(),
         "share_below": float(shares[0]),

@@ -51,6 +51,7 @@ def spectral_density(
     generator: torch.Generator,
     n_probes: int = 10,
     n_steps: int = 80,
+    without: Float[Tensor, "m k"] | None = None,
     memory_cap: int = MEMORY_CAP_BYTES,
 ) -> SpectralDensity:
     """Stochastic Lanczos quadrature (Ubaru, Chen and Saad, Fast estimation of tr(f(A)), 2017).
@@ -60,20 +61,25 @@ def spectral_density(
     below 2 `n_steps` but for the choice of vectors, whose error falls with `sqrt(m n_probes)`. All probes go
     through the kernel together: n_steps products of n_probes columns. Memory: 8 m n_probes n_steps bytes.
 
+    `without` are eigenvectors, orthonormal, whose eigenvalues are known and left out: the density is then that of the
+    other m - k. Where a few eigenvalues hold most of the trace, they hold most of the error too.
+
     KernelError for fewer than 2 probes or 1 step, and over the cap.
     """
     m = kernel.shape[0]
     require_probes(n_probes)
     if n_steps < 1:
         raise KernelError(f"found {n_steps} steps of Lanczos, expected at least 1")
-    n_steps = min(n_steps, m)
+    side = m if without is None else m - without.shape[1]
+    n_steps = min(n_steps, side)
     require_memory(8 * m * n_probes * n_steps, cap=memory_cap, kind="full", what="Krylov basis")
-    vectors = rademacher((m, n_probes), generator=generator).to(kernel.device) / math.sqrt(m)
+    vectors = _outside(without, rademacher((m, n_probes), generator=generator).to(kernel.device))
+    vectors = vectors / vectors.norm(dim=0)
     bases = vectors.new_zeros(n_probes, n_steps, m)
     tridiagonals = vectors.new_zeros(n_probes, n_steps, n_steps)
     for step in range(n_steps):
         bases[:, step] = vectors.T
-        images = (kernel @ vectors).T
+        images = _outside(without, kernel @ vectors).T
         tridiagonals[:, step, step] = (images * vectors.T).sum(1)
         for _ in range(2):
             known = torch.einsum("lsm,lm->ls", bases[:, : step + 1], images)
@@ -85,4 +91,8 @@ def spectral_density(
             tridiagonals[:, step, step + 1] = tridiagonals[:, step + 1, step] = norms
         vectors = torch.where(goes_on[:, None], images / norms.clamp(min=torch.finfo(norms.dtype).tiny)[:, None], 0.0).T
     nodes, eigenvectors = torch.linalg.eigh(tridiagonals)
-    return SpectralDensity(side=m, nodes=nodes, weights=eigenvectors[:, 0].square())
+    return SpectralDensity(side=side, nodes=nodes, weights=eigenvectors[:, 0].square())
+
+
+def _outside(span: Tensor | None, vectors: Float[Tensor, "m l"]) -> Float[Tensor, "m l"]:
+    return vectors if span is None else vectors - span @ (span.T @ vectors)

@@ -13,7 +13,7 @@ from mr_core.ntk.kernel import GRAM_COLUMNS, KernelPart, Kind, Progress, accumul
 from mr_core.ntk.memory import require_memory
 
 
-def write_rows(path: Path, rows: Sequence[Float[Tensor, "n r p"]]) -> None:
+def write_rows(path: Path, rows: Sequence[Float[Tensor, "n r _"]]) -> None:
     """Keep a stretch's rows, factor by factor, in slabs of 2048 columns that lie together on disk."""
     slabs = {
         f"{which}.{first // GRAM_COLUMNS}": part.cpu().contiguous()

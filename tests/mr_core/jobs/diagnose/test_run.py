@@ -17,6 +17,7 @@ from mr_core.jobs.context import JobContext
 from mr_core.jobs.reprogram.spec import ReprogramSpec
 from mr_core.observer import Observer
 from mr_core.reprogrammed import ReprogrammedModel
+from mr_core.sub_jobs import SubJobs
 
 COLOURS = {"blue": (20, 20, 230), "green": (20, 230, 20), "red": (230, 20, 20)}
 SPECTRUM_KEYS = {
@@ -61,7 +62,9 @@ def archive(path, *, per_class=8, colours=COLOURS, repeat_first=False):
 def run(tmp_path, tiny_backbone, monkeypatch):
     """Runs a diagnosis of the squares with the fields given; draws pictures only where asked, as they take longest."""
 
-    def diagnose(*, observer=None, adapter_folder=None, colours=COLOURS, repeat_first=False, draw=False, **fields):
+    def diagnose(
+        *, observer=None, adapter_folder=None, sub_jobs=None, colours=COLOURS, repeat_first=False, draw=False, **fields
+    ):
         if not draw:
             monkeypatch.setattr("mr_core.jobs.diagnose.run.diagnose_artifacts", lambda **_: [])
         squares = archive(tmp_path / "squares.zip", colours=colours, repeat_first=repeat_first)
@@ -72,6 +75,7 @@ def run(tmp_path, tiny_backbone, monkeypatch):
             scratch=tmp_path,
             observer=observer or Recorder(),
             adapter=adapter_folder,
+            sub_jobs=sub_jobs or SubJobs(),
         )
         spec = {"kind": "diagnose", "dataset": "squares", "input_transform": {"kind": "padding", "image_size": 4}}
         return JobSpec.parse(spec | {"samples": 24} | fields).run(context)
