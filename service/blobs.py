@@ -111,6 +111,14 @@ class Blobs:
             raise NotFound(f"there is no blob {sha256}")
         return blob
 
+    def hold(self, session: Session, sha256: str) -> None:
+        """Keep a blob until this transaction's end, by which a row refers to it; StorageUnavailable if it is gone.
+
+        For bytes that another job may have left as well, and given up a moment ago.
+        """
+        if session.get(Blob, sha256, with_for_update={"read": True}, populate_existing=True) is None:
+            raise StorageUnavailable(f"the blob {sha256} was deleted before anything referred to it")
+
     @contextmanager
     def open(self, sha256: str) -> Iterator[BinaryIO]:
         """The blob as a file to read; seekable."""

@@ -37,6 +37,7 @@ _LEVEL = 0.9
 _PROCESS_BYTES = 600 << 20
 _UNKNOWN_WEIGHTS_BYTES = 350 << 20
 _KERNEL_COPIES = 3
+_MOST_KERNEL_BYTES = 2 << 30  # a larger kernel is not formed
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def estimate(
     kind, images = str(spec["kind"]), images_passed(spec, splits=dataset.splits, n_classes=len(dataset.classes))
     if images is not None:
         images += images_of_parts(spec, splits=dataset.splits, n_classes=len(dataset.classes))
+    parts = n_parts(spec, splits=dataset.splits, n_classes=len(dataset.classes))
     recorded = recorded_runs(session, tenant, kind=kind, queue=queue)
     source, runs = nearest(recorded, backbone, images=images, describe=describe)
     confidence: Confidence = {"same_backbone": "high", "same_family": "medium"}.get(source, "low")  # type: ignore[assignment]
@@ -109,8 +111,8 @@ def estimate(
     else:
         pace = pace_of([run.pace for run in runs], spread=_SPREAD[confidence])
         start_s = median(run.seconds - run.work_s for run in runs)
-    if n_parts(spec):
-        start_s *= 2 + n_parts(spec)  # a process for each part, and the job's own before and after them
+    if parts:
+        start_s *= 2 + parts  # a process for each part, and the job's own before and after them
 
     def seconds_at(images_per_second: float) -> float:
         return start_s + work_s(spec, dataset.splits, images, images_per_second)
@@ -249,7 +251,7 @@ def _kernel_bytes(spec: Mapping[str, Any], dataset: Dataset) -> int:
         return 0
     n_rows = min(int(spec["samples"]), int(dataset.splits.get("train", 0)))
     n_rows *= len(dataset.classes) if spec["kernel"] == "full" else 1
-    return _KERNEL_COPIES * 8 * n_rows**2
+    return min(_KERNEL_COPIES * 8 * n_rows**2, _MOST_KERNEL_BYTES)
 
 
 def _nearest_in_size(runs: Sequence[Run], images: int | None) -> list[Run]:

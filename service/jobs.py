@@ -7,6 +7,7 @@ from sqlalchemy import Select, case, func, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
+from mr_core.job_spec import PART_KINDS
 from service import datasets, events
 from service.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, JobNotRetryable, NotFound, QuotaExceeded
 from service.ids import new_id
@@ -46,12 +47,14 @@ def create_job(
     key_id: str | None = None,
     parent_id: str | None = None,
     part: str | None = None,
+    environment: Mapping[str, Any] | None = None,
 ) -> Job:
     """A queued job; its row is also what the sweeper dispatches from, so no broker is called here.
 
     With an `idempotency_key` that the tenant has used before, the job of that time, or IdempotencyKeyReused where the
     spec differs. The dataset is held until the end of the transaction, so that it cannot be deleted meanwhile.
     `require_room` is given the kind of a job that is new, and raises where there is no room for what it leaves.
+    `environment` is the arithmetic of its first attempt; that of the worker that claims it if None.
     """
     if dataset_id is not None:
         datasets.hold(session, tenant, dataset_id)
@@ -84,6 +87,7 @@ def create_job(
         key_id=key_id,
         parent_id=parent_id,
         part=part,
+        environment=None if environment is None else dict(environment),
         next_dispatch_at=func.now(),
         deadline_at=None if deadline_s is None else func.now() + func.make_interval(0, 0, 0, 0, 0, 0, deadline_s),
     )
@@ -183,6 +187,8 @@ def retry(
     job = get_job(session, tenant, job_id)
     if job.status not in ("failed", "cancelled"):
         raise JobNotRetryable(f"{job_id} is {job.status}, expected failed or cancelled")
+    if job.kind in PART_KINDS:
+        raise JobNotRetryable(f"{job_id} is a {job.kind}, which is only ever a part of a job: retry {job.parent_id}")
     return create_job(
         session,
         tenant=tenant,

@@ -6,16 +6,22 @@ A job that waits is queued with nothing due (`next_dispatch_at` is null), so nob
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, true, update
 from sqlalchemy.orm import Session, aliased
 
+from mr_core.job_spec import PART_KINDS, JobSpec
 from service import attempts, workers
 from service.attempts import Claim
+from service.blobs import Blobs
 from service.jobs import cancel, create_job
-from service.models import TERMINAL_STATUSES, Job
+from service.models import TERMINAL_STATUSES, Job, StoredArtifact
+from service.orphans import delete_orphan
+from service.session import Database
 
 MOST: Final = 1000
 """Sub-jobs of one job."""
+FILE: Final = "for-its-job"
+"""The artifact that a part leaves for its job, until that has ended."""
 
 
 def ended(session: Session, parent_id: str) -> dict[str, Job]:
@@ -24,10 +30,34 @@ def ended(session: Session, parent_id: str) -> dict[str, Job]:
     return {job.part: job for job in session.scalars(query) if job.part is not None}
 
 
+def files(session: Session, parent_id: str) -> dict[str, str]:
+    """The SHA-256 of the files that the job's parts have left for it, by the part's name."""
+    query = select(Job.part, StoredArtifact.sha256).join(StoredArtifact, StoredArtifact.job_id == Job.id)
+    rows = session.execute(query.where(Job.parent_id == parent_id, StoredArtifact.name == FILE))
+    return {part: sha256 for part, sha256 in rows if part is not None}
+
+
+def release_files(database: Database, blobs: Blobs, parent_id: str | None = None) -> int:
+    """Delete what parts have left for jobs that have ended, or for one of them; how many files."""
+    parent = aliased(Job)
+    of_ended = (
+        select(Job.id)
+        .join(parent, parent.id == Job.parent_id)
+        .where(parent.status.in_(TERMINAL_STATUSES), true() if parent_id is None else parent.id == parent_id)
+    )
+    left = delete(StoredArtifact).where(StoredArtifact.name == FILE, StoredArtifact.job_id.in_(of_ended))
+    with database.session() as session:
+        released = session.scalars(left.returning(StoredArtifact.sha256)).all()
+    for sha256 in released:
+        delete_orphan(database, blobs, sha256)
+    return len(released)
+
+
 def suspend(session: Session, claim: Claim, specs: Mapping[str, Mapping[str, Any]]) -> None:
     """Queue the parts that are not there yet, and have the job wait for all of them; a cancel asked for comes first.
 
-    Fenced like every write of an attempt. ValueError for more than a thousand parts.
+    The parts compute as the job does: threads and instruction set are those of its first claim. Fenced like every write
+    of an attempt. ValueError for more than a thousand parts.
     """
     if len(specs) > MOST:
         raise ValueError(f"{len(specs)} sub-jobs, expected at most {MOST}")
@@ -49,6 +79,7 @@ def suspend(session: Session, claim: Claim, specs: Mapping[str, Mapping[str, Any
                 key_id=parent.key_id,
                 parent_id=parent.id,
                 part=part,
+                environment=parent.environment,
             )
 
 
@@ -59,12 +90,15 @@ def wake(session: Session) -> int:
     if not ids:
         return 0
     done = func.count().filter(Job.status.in_(TERMINAL_STATUSES))
-    counts = select(Job.parent_id, done, func.count()).where(Job.parent_id.in_(ids)).group_by(Job.parent_id)
-    found = {parent: (int(step), int(total)) for parent, step, total in session.execute(counts)}
+    counts = select(Job.parent_id, done, func.count(), func.min(Job.kind)).where(Job.parent_id.in_(ids))
+    found = {
+        parent: (int(step), int(total), PART_KINDS.get(kind, JobSpec).unit)
+        for parent, step, total, kind in session.execute(counts.group_by(Job.parent_id))
+    }
     woken = 0
     for job_id in ids:
-        step, total = found.get(job_id, (0, 0))
-        values: dict[str, Any] = {"progress": {"step": step, "total": total, "unit": "job"}}
+        step, total, unit = found.get(job_id, (0, 0, JobSpec.unit))
+        values: dict[str, Any] = {"progress": {"step": step, "total": total, "unit": unit}}
         if step == total:
             values["next_dispatch_at"] = func.now()
             woken += 1

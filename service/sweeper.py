@@ -101,8 +101,9 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Delete expired uploads, blobs without references, files that never became blobs, and old records."""
+        """Delete expired uploads, what parts left for ended jobs, blobs without references, strays, and old records."""
         uploads.delete_expired(self._database, self._blobs)
+        sub_jobs.release_files(self._database, self._blobs)
         age_s = self._settings.orphan_blob_s
         removed = delete_orphans(self._database, self._blobs, older_than_s=age_s) + self._blobs.remove_strays(age_s)
         if removed:

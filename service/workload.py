@@ -5,8 +5,10 @@ the pace that recorded runs show.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from mr_core.jobs.diagnose.blocks import n_passes, stretches
 
 _WITHOUT_KERNEL = 2  # passes of a diagnosis' sample: as it is, and in the input transform
 
@@ -20,7 +22,11 @@ def images_passed(
     """
     match spec.get("kind"):
         case "diagnose":
-            return _diagnosed(spec, splits, n_classes)
+            has_blocks = bool(_blocks(spec, splits, n_classes))
+            return _samples(spec, splits) * _WITHOUT_KERNEL if has_blocks else _diagnosed(spec, splits, n_classes)
+        case "kernel_block":
+            n_rows = (int(spec["stop"]) - int(spec["start"])) * n_passes(spec["kernel"], n_classes)
+            return _samples(spec, splits) + 2 * n_rows  # its mapping is fitted on the whole subsample
         case "reprogram":
             return _reprogrammed(spec, splits, epochs)
         case "rank":
@@ -31,14 +37,28 @@ def images_passed(
             return None
 
 
-def n_parts(spec: Mapping[str, Any]) -> int:
-    """Sub-jobs of a job at most; 0 for a kind that has none."""
-    return min(int(spec["survivors"]), _cells(spec)) if spec.get("kind") == "rank" else 0
+def n_parts(spec: Mapping[str, Any], *, splits: Mapping[str, int], n_classes: int) -> int:
+    """Sub-jobs of a job at most, and theirs; 0 for a kind that has none."""
+    match spec.get("kind"):
+        case "rank":
+            return _survivors(spec) * (1 + len(_blocks(spec, splits, n_classes)))
+        case "diagnose":
+            return len(_blocks(spec, splits, n_classes))
+        case _:
+            return 0
 
 
 def images_of_parts(spec: Mapping[str, Any], *, splits: Mapping[str, int], n_classes: int) -> int:
     """Images passed in a job's sub-jobs, which count as theirs and not as the job's."""
-    return n_parts(spec) * _diagnosed(spec, splits, n_classes) if n_parts(spec) else 0
+    match spec.get("kind"):
+        case "rank":
+            fitting = len(_blocks(spec, splits, n_classes)) * _samples(spec, splits)
+            return _survivors(spec) * (_diagnosed(spec, splits, n_classes) + fitting)
+        case "diagnose":
+            blocks = _blocks(spec, splits, n_classes)
+            return len(blocks) * _samples(spec, splits) + _kernel_images(spec, splits, n_classes) if blocks else 0
+        case _:
+            return 0
 
 
 def training_images(spec: Mapping[str, Any], *, splits: Mapping[str, int], epochs: int | None = None) -> int:
@@ -72,9 +92,23 @@ def _samples(spec: Mapping[str, Any], splits: Mapping[str, int]) -> int:
 
 
 def _diagnosed(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int) -> int:
-    n_samples = _samples(spec, splits)
-    a_kernel = 2 if spec.get("kernel") == "pseudo" else 2 * n_classes
-    return n_samples * (_WITHOUT_KERNEL + a_kernel)
+    return _samples(spec, splits) * _WITHOUT_KERNEL + _kernel_images(spec, splits, n_classes)
+
+
+def _kernel_images(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int) -> int:
+    return _samples(spec, splits) * (2 if spec.get("kernel") == "pseudo" else 2 * n_classes)
+
+
+def _survivors(spec: Mapping[str, Any]) -> int:
+    return min(int(spec["survivors"]), _cells(spec))
+
+
+def _blocks(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int) -> Sequence[range]:
+    """Those that a diagnosis has by its number of rows; a transform with long rows has more, a head alone none."""
+    if (spec.get("input_transform") or {}).get("kind") == "identity":
+        return ()
+    passes = n_passes(spec.get("kernel", "full"), n_classes)
+    return stretches(_samples(spec, splits), passes=passes, block_samples=spec.get("block_samples"))
 
 
 def _parts(spec: Mapping[str, Any], splits: Mapping[str, int]) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from mr_core.errors import JobCancelled
 from service import attempts, datasets, sub_jobs
 from service.attempts import Claim
 from service.blobs import Blobs
-from service.errors import DatabaseUnavailable, Fenced
+from service.errors import DatabaseUnavailable, Fenced, TransientError
 from service.logging import configure_logging
 from service.session import Database
 from service.settings import Settings
@@ -113,12 +113,21 @@ class Attempt:
                 with self.database.session() as session:
                     attempts.record_memory(session, self.claim, peak_memory_bytes())
                     write(session)
-                return STORED
             except DatabaseUnavailable as error:
                 if time.monotonic() > give_up_at:
                     _log.error("outcome not stored", error=error.detail)
                     return NOT_STORED
                 time.sleep(_RETRY_S)
+            else:
+                self._release_files()
+                return STORED
+
+    def _release_files(self) -> None:
+        """Delete what parts have left for this job, if it has ended; the sweeper does where this fails."""
+        try:
+            sub_jobs.release_files(self.database, self.blobs, self.claim.job_id)
+        except TransientError as error:
+            _log.warning("files of sub-jobs not released yet", error=error.detail)
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from service.session import Database
 from worker.backbones import TenantBackbones
 from worker.features import TenantFeatures
 from worker.observer import DatabaseObserver
-from worker.publishing import publish
+from worker.publishing import publish, store_file
 from worker.sub_jobs import QueuedSubJobs
 
 
@@ -62,12 +62,13 @@ def execute(
                     dataset_sha256=dataset.sha256,
                     max_bytes=feature_cache_bytes,
                 ),
-                sub_jobs=QueuedSubJobs(database, claim),
+                sub_jobs=QueuedSubJobs(database, blobs, claim),
                 adapter=_unpacked_adapter(database, blobs, claim, getattr(spec, "adapter", None), scratch),
             )
         )
     observer.phase("publishing")
-    return lambda session: publish(session, blobs, claim, outcome)
+    file = store_file(blobs, outcome)
+    return lambda session: publish(session, blobs, claim, outcome, file=file)
 
 
 def _ready_dataset(database: Database, claim: Claim, dataset_id: str) -> Dataset:

@@ -1,20 +1,28 @@
 """A finished job's outcome as rows: one fenced transaction, whole or not at all."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from mr_core.adapter_file import zip_adapter
 from mr_core.jobs.outcome import AdapterContent, Artifact, JobOutcome, SpectrumContent
-from service import adapters, attempts
+from service import adapters, attempts, sub_jobs
 from service.attempts import Claim
-from service.blobs import Blobs
+from service.blobs import BlobInfo, Blobs
 from service.ids import new_id
 from service.models import StoredArtifact, StoredSpectrum
 
 
-def publish(session: Session, blobs: Blobs, claim: Claim, outcome: JobOutcome) -> None:
+def store_file(blobs: Blobs, outcome: JobOutcome) -> BlobInfo | None:
+    """Keep what a part leaves for its job before the transaction that names it: large bytes lock no row."""
+    return None if outcome.file is None else blobs.put_file(outcome.file)
+
+
+def publish(
+    session: Session, blobs: Blobs, claim: Claim, outcome: JobOutcome, *, file: BlobInfo | None = None
+) -> None:
     """End the job as succeeded, with all it leaves. JobCancelled where a cancel was faster, Fenced without the lease.
 
     The job's row comes first and stays locked, so nothing is written for an attempt that has lost it.
@@ -30,6 +38,10 @@ def publish(session: Session, blobs: Blobs, claim: Claim, outcome: JobOutcome) -
         session.merge(_spectrum_row(claim, outcome.spectrum))
     for artifact in outcome.artifacts:
         session.merge(_artifact_row(session, blobs, claim, artifact))
+    if file is not None:
+        blobs.hold(session, file.sha256)  # an equal part of another job may have left the same bytes
+        media_type = "application/octet-stream"
+        session.merge(StoredArtifact(job_id=claim.job_id, name=sub_jobs.FILE, media_type=media_type, **asdict(file)))
 
 
 def _store_adapter(

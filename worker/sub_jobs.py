@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mr_core.sub_jobs import SubJobEnd, SubJobs
 from service import sub_jobs
 from service.attempts import Claim
+from service.blobs import Blobs
+from service.models import Job
 from service.session import Database
 
 if TYPE_CHECKING:
@@ -26,15 +29,20 @@ class Suspended(BaseException):
 class QueuedSubJobs(SubJobs):
     """Those of a claimed job."""
 
-    def __init__(self, database: Database, claim: Claim) -> None:
+    def __init__(self, database: Database, blobs: Blobs, claim: Claim) -> None:
         self._database = database
+        self._blobs = blobs
         self._claim = claim
 
     def run(self, specs: Mapping[str, JobSpec], context: JobContext) -> dict[str, SubJobEnd]:
         with self._database.session() as session:
             rows = sub_jobs.ended(session, self._claim.job_id)
-            found = {name: rows[name] for name in specs if name in rows}
-            ends = {name: SubJobEnd(row.status, row.result, row.error) for name, row in found.items()}
+            files = sub_jobs.files(session, self._claim.job_id)
+            ends = {name: self._end(rows[name], files.get(name)) for name in specs if name in rows}
         if len(ends) < len(specs):
             raise Suspended({name: spec.model_dump(mode="json") for name, spec in specs.items()})
         return ends
+
+    def _end(self, row: Job, file: str | None) -> SubJobEnd:
+        opens = None if file is None else partial(self._blobs.local_path, file)
+        return SubJobEnd(row.status, row.result, row.error, opens)

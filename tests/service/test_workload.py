@@ -57,7 +57,36 @@ def test_a_ranking_passes_its_sample_and_its_parts_pass_theirs():
     spec = {"kind": "rank", "samples": 40, "survivors": 4, **grid}
     assert _passed(spec) == 2 * 3 * 40
     stored = JobSpec.parse({"dataset": "ds_1", **spec}).model_dump(mode="json")
-    assert n_parts(stored) == 4
+    assert n_parts(stored, splits=SPLITS, n_classes=5) == 4
     assert images_of_parts(stored, splits=SPLITS, n_classes=5) == 4 * _passed({"kind": "diagnose", "samples": 40})
-    assert n_parts(stored | {"survivors": 50}) == 6
-    assert n_parts({"kind": "diagnose"}) == images_of_parts({"kind": "diagnose"}, splits=SPLITS, n_classes=5) == 0
+    assert n_parts(stored | {"survivors": 50}, splits=SPLITS, n_classes=5) == 6
+
+
+def test_a_large_kernel_is_passed_in_its_blocks():
+    """300 samples x 10 outputs are two blocks, each of which passes all samples once to fit its mapping."""
+    large = {"splits": {"train": 300, "test": 30}, "n_classes": 10}
+    stored = JobSpec.parse({"dataset": "ds_1", "kind": "diagnose", "samples": 300}).model_dump(mode="json")
+    assert n_parts(stored, **large) == 2
+    assert images_passed(stored, **large) == 2 * 300
+    assert images_of_parts(stored, **large) == 2 * 300 + 2 * 3000
+    block = {"kind": "kernel_block", "start": 160, "stop": 300, "samples": 300, "kernel": "full"}
+    assert images_passed(block, **large) == 300 + 2 * 1400
+    assert images_of_parts(block, **large) == n_parts(block, **large) == 0
+    head = stored | {"input_transform": {"kind": "identity"}}
+    assert n_parts(head, **large) == images_of_parts(head, **large) == 0
+    grid = JobSpec.parse({"dataset": "ds_1", "kind": "rank", "samples": 300}).model_dump(mode="json")
+    assert n_parts(grid, **large) == 1 + 2
+    assert images_of_parts(grid, **large) == 2 * 300 + 2 * 300 + 2 * 3000
+
+
+@pytest.mark.parametrize(
+    ("change", "by_hand"),
+    [
+        ({}, 3 * (2 * 80 + 20) + 20 + 30),
+        ({"backbone": "builtin/mini-clip"}, 130 + 3 * (2 * 80 + 20) + 20 + 30),
+        # before and after training, forward and backward for each of 5 outputs
+        ({"tangent_kernel": {"samples": 40}}, 2 * 2 * 5 * 40 + 3 * (2 * 80 + 20) + 20 + 30),
+    ],
+)
+def test_train_source(change, by_hand):
+    assert _passed({"kind": "train_source", "trainer": {"epochs": 3}} | change) == by_hand
