@@ -1,4 +1,4 @@
-"""Source models: what ships, and what the tenant has registered."""
+"""Source models: what ships, and what the tenant has registered or trained."""
 
 import json
 from collections.abc import Mapping
@@ -55,6 +55,7 @@ _UNREGISTERED = {
     "timm:<name>": "An image classifier of timm, with its hub weights.",
     "open_clip:<architecture>/<tag>": "An image and text model of open_clip, with its hub weights.",
     "torchvision:<name>/<weights>": "An image classifier of torchvision, from the worker's cache.",
+    "trained:<job>": "What a train_source job of the tenant's has left; it goes with its job.",
     "random:<any id>": "The same architecture with random weights, seeded by the job: a control.",
 }
 _TEXTS = frozenset(field.alias or name for name, field in BackboneForm.model_fields.items()) - {"file"}
@@ -99,7 +100,7 @@ def list_backbones(session: SessionOf, caller: Reader, page: PageOf) -> Backbone
 def read_backbone_content(
     request: Request, backbone_id: str, session: SessionOf, parts: PartsOf, caller: Reader
 ) -> Response:
-    """The weights as they were uploaded."""
+    """The weights as they were uploaded, or as a job has left them."""
     row = backbones.get(session, caller.tenant, backbone_id)
     return content_response(
         request,
@@ -139,6 +140,7 @@ def mini_clip() -> BackboneAnswer:
         outputs={"labels": len(config["classes"]), "embedding": config["embedding_dim"], "text": True},
         preprocessing=config["preprocessing"],
         classes=config["classes"],
+        job=None,
         created_at=None,
     )
 

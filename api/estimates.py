@@ -12,14 +12,19 @@ from api.jobs import check_job
 from mr_core.backbones.description import MINI_CLIP, RANDOM_PREFIX, BackboneDescription
 from mr_core.backbones.identifiers import describe
 from mr_core.errors import BackboneError
-from mr_core.job_spec import AnyJobSpec
+from mr_core.job_spec import AnyJobSpec, JobSpec
+from mr_core.jobs.train_source.spec import TrainSourceSpec
 from service import adapters, backbones
 from service.errors import NotFound
 from service.estimates import estimate
+from service.models import Dataset
 
 router = APIRouter(prefix="/v1/estimates", tags=["estimates"])
 
 _FLOAT_BYTES = 4
+_TRAINED_COPIES = (
+    3  # half of what training holds: weights, gradients, the optimiser's two, the best so far, a checkpoint
+)
 
 
 class Basis(BaseModel):
@@ -66,7 +71,7 @@ def estimate_job(spec: Annotated[AnyJobSpec, Body()], session: SessionOf, caller
         dataset=checked.dataset,
         queue=checked.queue,
         backbone=None if backbone_id is None else described(backbone_id),
-        weights_bytes=None if backbone_id is None else _weights_bytes(session, caller.tenant, backbone_id),
+        weights_bytes=_held_bytes(session, caller.tenant, spec, checked.dataset, backbone_id),
         describe=described,
     )
     return EstimateAnswer(
@@ -82,10 +87,19 @@ def estimate_job(spec: Annotated[AnyJobSpec, Body()], session: SessionOf, caller
 
 def _description(session: Session, tenant: str, backbone_id: str) -> BackboneDescription:
     """The description of a backbone, of a random one that of what it stands beside."""
+    if backbone_id.startswith(adapters.SCRATCH_PREFIX):
+        kind = backbone_id.removeprefix(adapters.SCRATCH_PREFIX).partition("/")[0]
+        return BackboneDescription(id=backbone_id, library="builtin", architecture=kind)
     trained_id = backbone_id.removeprefix(RANDOM_PREFIX)
-    if trained_id.startswith("bb_"):
+    if backbones.is_registered(trained_id):
         return backbones.describe(backbones.get(session, tenant, trained_id))
     return describe(trained_id)
+
+
+def _held_bytes(session: Session, tenant: str, spec: JobSpec, dataset: Dataset, backbone_id: str | None) -> int | None:
+    if isinstance(spec, TrainSourceSpec) and spec.pixels is not None:
+        return _TRAINED_COPIES * _FLOAT_BYTES * spec.architecture.n_parameters(spec.pixels, len(dataset.classes))
+    return None if backbone_id is None else _weights_bytes(session, tenant, backbone_id)
 
 
 def _weights_bytes(session: Session, tenant: str, backbone_id: str) -> int | None:

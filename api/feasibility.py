@@ -16,6 +16,7 @@ from mr_core.backbones.identifiers import describe
 from mr_core.errors import SpecError
 from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.job_spec import AroundBackbone, JobSpec
+from mr_core.jobs.train_source.spec import TrainSourceSpec
 from mr_core.label_mappings.base import LabelMappingSpec
 from service import adapters, backbones
 from service.models import Dataset
@@ -40,13 +41,15 @@ def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Datase
         backbone = known_backbone(session, tenant, spec.backbone)
         _check_input_transform(getattr(spec, "input_transform", None), backbone)
         _check_label_mapping(getattr(spec, "label_mapping", None), backbone, n_targets=len(dataset.classes))
+    if isinstance(spec, TrainSourceSpec):
+        _check_source(session, tenant, spec, n_classes=len(dataset.classes))
     _check_samples(spec, dataset)
 
 
 def known_backbone(session: Session, tenant: str, backbone_id: str) -> KnownBackbone:
     """What is known of the backbone of this id; NotFound or BackboneError where there is none."""
     trained_id = backbone_id.removeprefix(RANDOM_PREFIX)
-    if trained_id.startswith("bb_"):
+    if backbones.is_registered(trained_id):
         row = backbones.get(session, tenant, trained_id)
         preprocessing = row.description.get("preprocessing") or {}
         return KnownBackbone(
@@ -94,6 +97,17 @@ def _check_label_mapping(mapping: LabelMappingSpec | None, backbone: KnownBackbo
     if mapping.reads == "image_text" and backbone.text is False:
         raise SpecError(
             f"the mapping {mapping.kind} needs a text tower, and {backbone.id} has none", param="label_mapping.kind"
+        )
+
+
+def _check_source(session: Session, tenant: str, spec: TrainSourceSpec, *, n_classes: int) -> None:
+    if spec.backbone is not None:
+        known_backbone(session, tenant, spec.backbone)
+    if spec.pixels is not None:
+        spec.architecture.check(spec.pixels, n_classes)
+    if spec.tangent_kernel is not None and spec.tangent_kernel.samples < n_classes:
+        raise SpecError(
+            f"{spec.tangent_kernel.samples} samples cannot cover {n_classes} classes", param="tangent_kernel.samples"
         )
 
 

@@ -160,7 +160,10 @@ def retry_job(job_id: str, response: Response, session: SessionOf, parts: PartsO
 
 @router.delete("/{job_id}", status_code=204)
 def delete_job(job_id: str, session: SessionOf, caller: Writer) -> None:
-    """Forget an ended job with its events and artifacts; its adapter stays."""
+    """Forget an ended job with its events, artifacts and the backbone that it has trained; its adapter stays.
+
+    409 while a job that has not ended names the backbone.
+    """
     jobs.delete(session, caller.tenant, job_id)
 
 
@@ -176,6 +179,8 @@ def check_job(session: Session, caller: Caller, spec: JobSpec) -> CheckedJob:
 def _require_room(session: Session, parts: Parts, caller: Caller, kind: str) -> None:
     if JOB_KINDS[kind].leaves_adapter:
         quotas.require_room(session, caller.tenant, "adapters", parts.settings)
+    if JOB_KINDS[kind].leaves_backbone:
+        quotas.require_room(session, caller.tenant, "backbones", parts.settings)
 
 
 def _check_storable(value: Any, path: str = "") -> None:

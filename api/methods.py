@@ -16,6 +16,7 @@ from mr_core.label_mappings import LABEL_MAPPINGS
 from mr_core.registry import MethodSpec
 from mr_core.scores import SCORES
 from mr_core.scores.base import Direction, Read, ScoreSpec
+from mr_core.sources import SOURCES
 from mr_core.trainers import TRAINERS
 
 FAMILIES: Mapping[str, Mapping[str, type[MethodSpec]]] = {
@@ -23,6 +24,7 @@ FAMILIES: Mapping[str, Mapping[str, type[MethodSpec]]] = {
     "input_transforms": INPUT_TRANSFORMS,
     "label_mappings": LABEL_MAPPINGS,
     "trainers": TRAINERS,
+    "sources": SOURCES,
     "scores": SCORES,
 }
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
@@ -55,12 +57,13 @@ class Methods(BaseModel):
     input_transforms: list[Method]
     label_mappings: list[Method]
     trainers: list[Method]
+    sources: list[Method]
     scores: list[Score]
 
 
 @router.get("")
 def list_methods() -> Methods:
-    """Every job kind, input transform, label mapping, trainer and score, with its JSON schema, paper and defaults."""
+    """Every method of every family, with its JSON schema, paper and defaults."""
     return _menu()
 
 

@@ -150,6 +150,7 @@ class BackboneAnswer(BaseModel):
     outputs: dict[str, Any]
     preprocessing: dict[str, Any] | None
     classes: list[str] | None
+    job: str | None = Field(description="That has trained it; it is deleted with that job.")
     created_at: datetime | None
 
     @classmethod
@@ -165,6 +166,7 @@ class BackboneAnswer(BaseModel):
             outputs=row.outputs,
             preprocessing=row.description.get("preprocessing"),
             classes=row.description.get("classes"),
+            job=row.job_id,
             created_at=row.created_at,
         )
 

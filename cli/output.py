@@ -46,13 +46,15 @@ def print_result(job: Mapping[str, Any]) -> None:
 
 
 def _print_training(result: Mapping[str, Any]) -> None:
-    rows = [("adapter", result["metrics"]), *((name, result["baselines"].get(name)) for name in _BASELINES)]
+    trained = "adapter" if "adapter" in result else "source"
+    rows = [(trained, result["metrics"]), *((name, result["baselines"].get(name)) for name in _BASELINES)]
     print_table(
         ("", "validation", "test"),
         [(name, *(percent(accuracy(values, split)) for split in ("validation", "test"))) for name, values in rows],
     )
     print(f"verdict: use {result['verdict']['use']}: {result['verdict']['reason']}")
-    print(f"adapter: {result['adapter']}  ({result['timing']['seconds']:.1f} s)")
+    left = "adapter" if "adapter" in result else "backbone"
+    print(f"{left}: {result[left]}  ({result['timing']['seconds']:.1f} s)")
 
 
 def _print_evaluation(result: Mapping[str, Any]) -> None:

@@ -22,7 +22,8 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
         return
     from mr_core.jobs import JOB_KINDS
 
-    spec = JOB_KINDS[name]
+    kind = name.replace("-", "_")
+    spec = JOB_KINDS[kind]
     parser.add_argument(
         "--watch",
         action=argparse.BooleanOptionalAction,
@@ -30,7 +31,7 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
         help="follow the job to its end; Ctrl-C cancels it",
     )
     add_spec_flags(parser, spec)
-    parser.set_defaults(run=lambda arguments: _submit(spec_from_flags(name, spec, arguments), arguments))
+    parser.set_defaults(run=lambda arguments: _submit(spec_from_flags(kind, spec, arguments), arguments))
 
 
 def _submit_file(arguments: argparse.Namespace) -> int:

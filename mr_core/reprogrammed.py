@@ -1,11 +1,14 @@
 """The reprogrammed model: h(f_S(a(x; theta)); omega), with f_S frozen."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mr_core.backbones.backbone import Backbone
+from mr_core.backbones.description import Preprocessing
 from mr_core.input_transforms.module import InputTransform
 from mr_core.label_mappings.module import LabelMapping
+from mr_core.sources.network import SourceNetwork
 
 
 class ReprogrammedModel(nn.Module):
@@ -65,5 +68,41 @@ class FeatureHead(nn.Module):
         return list(self.label_mapping.parameters())
 
 
-Trainable = ReprogrammedModel | FeatureHead
-"""What a trainer trains: both take a batch of their data and give target logits."""
+class SourceInTraining(nn.Module):
+    """A source network before it is a backbone: it trains itself, and nothing is mapped.
+
+    Its inputs are images in [0, 1] that `mean` and `std` normalise, or feature maps, which are taken as they are.
+    """
+
+    label_mapping: LabelMapping | None = None
+    mean: Float[Tensor, "1 3 1 1"] | None
+    std: Float[Tensor, "1 3 1 1"] | None
+
+    def __init__(self, network: SourceNetwork, *, batch: int, preprocessing: Preprocessing | None = None) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(True)
+        self.batch_limit = batch
+        for name in ("mean", "std"):
+            values = None if preprocessing is None else torch.tensor(getattr(preprocessing, name)).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def backbone_outputs(self, inputs: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The embedding."""
+        return self.network.embed(self.normalised(inputs))
+
+    def forward(self, inputs: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Logits of the classes."""
+        logits: Tensor = self.network(self.normalised(inputs))
+        return logits
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """What trains: all of the network."""
+        return list(self.network.parameters())
+
+    def normalised(self, inputs: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """What the network takes."""
+        return inputs if self.mean is None or self.std is None else (inputs - self.mean) / self.std
+
+
+Trainable = ReprogrammedModel | FeatureHead | SourceInTraining
+"""What a trainer trains: each takes a batch of its data and gives logits."""

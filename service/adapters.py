@@ -12,6 +12,8 @@ from service.ids import new_id
 from service.models import AdapterAlias, StoredAdapter
 from service.pages import page
 
+SCRATCH_PREFIX = "scratch:"
+
 
 def create(
     session: Session,
@@ -65,12 +67,25 @@ def with_content(session: Session, tenant: str, sha256: str) -> StoredAdapter | 
 
 
 def backbone_named(session: Session, tenant: str, spec: Mapping[str, Any]) -> str | None:
-    """The id of the backbone that a stored spec works with: its own, else that of the adapter it names."""
+    """The id of the backbone that a stored spec works with: its own, else that of the adapter it names.
+
+    Of a source model from scratch, which has none, a name of its architecture.
+    """
+    if spec.get("kind") == "train_source" and spec.get("backbone") is None:
+        return architecture_trained(spec)
     if spec.get("backbone") is not None or spec.get("adapter") is None:
         return spec.get("backbone")
     adapter = session.scalars(select(StoredAdapter).filter_by(tenant=tenant, id=spec["adapter"])).one_or_none()
     trained_on = adapter.config.get("backbone") if adapter is not None else None
     return trained_on.get("id") if isinstance(trained_on, dict) else trained_on
+
+
+def architecture_trained(spec: Mapping[str, Any]) -> str:
+    """What runs of a source model from scratch are told apart by: `scratch:cnn/depth=3,width=32/default`."""
+    architecture = dict(spec["architecture"])
+    kind = str(architecture.pop("kind"))
+    details = ",".join(f"{name}={value}" for name, value in sorted(architecture.items()))
+    return f"{SCRATCH_PREFIX}{kind}/{details}/{spec.get('canvas_size') or 'default'}"
 
 
 def list_adapters(

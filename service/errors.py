@@ -29,6 +29,12 @@ class NotFound(ServiceError):
     code = "not_found"
 
 
+class TrainedBackboneMissing(NotFound):
+    """A backbone `trained:<job>` that is not there: its job was deleted, has not succeeded, or trains none."""
+
+    code = "trained_backbone_missing"
+
+
 class Unauthenticated(ServiceError):
     """No API key, or one that is unknown, expired or revoked."""
 

@@ -8,7 +8,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
 from mr_core.job_spec import PART_KINDS
-from service import datasets, events
+from service import backbones, datasets, events
 from service.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, JobNotRetryable, NotFound, QuotaExceeded
 from service.ids import new_id
 from service.models import TERMINAL_STATUSES, Job
@@ -207,8 +207,14 @@ def retry(
 
 
 def delete(session: Session, tenant: str, job_id: str) -> None:
-    """Forget an ended job with its sub-jobs, events, checkpoints and artifacts; its adapter stays."""
+    """Forget an ended job with its sub-jobs, events, checkpoints and artifacts, and the backbone that it has trained.
+
+    BackboneInUse while a job that has not ended names that one. An adapter stays.
+    """
     job = get_job(session, tenant, job_id)
+    trained = backbones.trained_by(session, tenant, job_id)
+    if trained is not None:
+        backbones.require_unused(session, tenant, trained.id)
     gone = session.scalars(
         sql_delete(Job).where(Job.id == job_id, Job.status.in_(TERMINAL_STATUSES)).returning(Job.id)
     ).one_or_none()

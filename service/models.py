@@ -97,7 +97,7 @@ class Dataset(Base):
 
 
 class RegisteredBackbone(Base):
-    """An uploaded source model: its description as mr_core reads it, and where its weights are."""
+    """A source model, uploaded or trained by a job: its description as mr_core reads it, and where its weights are."""
 
     __tablename__ = "backbones"
 
@@ -109,6 +109,9 @@ class RegisteredBackbone(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     parameters: Mapped[int] = mapped_column(BigInteger)
     outputs: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None] = mapped_column(  # that has trained it, and takes it along
+        ForeignKey("jobs.id", name="backbones_job", ondelete="CASCADE"), unique=True
+    )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -31,6 +31,8 @@ def images_passed(
             return _reprogrammed(spec, splits, epochs)
         case "rank":
             return _cells(spec, without="label_mappings") * _samples(spec, splits)
+        case "train_source":
+            return _source_trained(spec, splits, n_classes, epochs)
         case "evaluate":
             return int(splits.get(spec.get("split", "test"), 0))
         case _:
@@ -80,6 +82,16 @@ def _reprogrammed(spec: Mapping[str, Any], splits: Mapping[str, int], epochs: in
     n_test = int(splits.get("test", 0))
     trained = n_trainings(spec) * training_images(spec, splits=splits, epochs=epochs)
     return int(splits.get("train", 0)) + n_test + trained + n_validation + n_test
+
+
+def _source_trained(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int, epochs: int | None) -> int:
+    """Passes through the network; those through the frozen base beside them, once each image."""
+    _, n_validation = _parts(spec, splits)
+    n_test = int(splits.get("test", 0))
+    mapped = int(splits.get("train", 0)) + n_test if spec.get("backbone") is not None else 0
+    kernel = spec.get("tangent_kernel")
+    diagnosed = 2 * _kernel_images(kernel, splits, n_classes) if kernel else 0
+    return mapped + diagnosed + training_images(spec, splits=splits, epochs=epochs) + n_validation + n_test
 
 
 def _cells(spec: Mapping[str, Any], *, without: str = "") -> int:

@@ -1,4 +1,4 @@
-"""Backbones of one tenant by id: uploaded ones from the blob store, the others as mr_core loads them."""
+"""Backbones of one tenant by id: uploaded and trained ones from the blob store, the others as mr_core loads them."""
 
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.description import RANDOM_PREFIX, BackboneDescription
@@ -7,10 +7,8 @@ from mr_core.backbones.loading import load_backbone
 from mr_core.errors import BackboneError
 from service import backbones
 from service.blobs import Blobs
-from service.errors import NotFound
+from service.errors import NotFound, TrainedBackboneMissing
 from service.session import Database
-
-_REGISTERED_PREFIX = "bb_"
 
 
 class TenantBackbones:
@@ -23,9 +21,9 @@ class TenantBackbones:
         self._seed = seed
 
     def load(self, backbone_id: str) -> Backbone:
-        """The frozen backbone; BackboneError where the tenant has none of this id."""
+        """The frozen backbone; BackboneError where the tenant has none of this id, or TrainedBackboneMissing."""
         registered_id = backbone_id.removeprefix(RANDOM_PREFIX)
-        if not registered_id.startswith(_REGISTERED_PREFIX):
+        if not backbones.is_registered(registered_id):
             return load_backbone(backbone_id, random_seed=self._seed)
         description, sha256 = self._registered(registered_id)
         if backbone_id.startswith(RANDOM_PREFIX):
@@ -37,6 +35,8 @@ class TenantBackbones:
         try:
             with self._database.session() as session:
                 row = backbones.get(session, self._tenant, backbone_id)
+        except TrainedBackboneMissing:
+            raise
         except NotFound as error:
             raise BackboneError(f"there is no backbone {backbone_id}", param="backbone") from error
         return backbones.describe(row), row.sha256

@@ -20,7 +20,7 @@ from service.session import Database
 from worker.backbones import TenantBackbones
 from worker.features import TenantFeatures
 from worker.observer import DatabaseObserver
-from worker.publishing import publish, store_file
+from worker.publishing import publish, store_file, store_weights
 from worker.sub_jobs import QueuedSubJobs
 
 
@@ -67,8 +67,8 @@ def execute(
             )
         )
     observer.phase("publishing")
-    file = store_file(blobs, outcome)
-    return lambda session: publish(session, blobs, claim, outcome, file=file)
+    weights, file = store_weights(blobs, outcome), store_file(blobs, outcome)
+    return lambda session: publish(session, blobs, claim, outcome, weights=weights, file=file)
 
 
 def _ready_dataset(database: Database, claim: Claim, dataset_id: str) -> Dataset:

@@ -7,21 +7,37 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from mr_core.adapter_file import zip_adapter
-from mr_core.jobs.outcome import AdapterContent, Artifact, JobOutcome, SpectrumContent
-from service import adapters, attempts, sub_jobs
+from mr_core.backbones.description import TRAINED_PREFIX
+from mr_core.jobs.outcome import AdapterContent, Artifact, BackboneContent, JobOutcome, SpectrumContent
+from service import adapters, attempts, backbones, sub_jobs
 from service.attempts import Claim
 from service.blobs import BlobInfo, Blobs
 from service.ids import new_id
 from service.models import StoredArtifact, StoredSpectrum
 
 
+def store_weights(blobs: Blobs, outcome: JobOutcome) -> BlobInfo | None:
+    """Keep the weights of a trained backbone before the transaction that names them: large bytes lock no row."""
+    if outcome.backbone is None:
+        return None
+    with blobs.writer() as writer:
+        writer.write(outcome.backbone.weights)
+        return writer.commit()
+
+
 def store_file(blobs: Blobs, outcome: JobOutcome) -> BlobInfo | None:
-    """Keep what a part leaves for its job before the transaction that names it: large bytes lock no row."""
+    """The same for what a part leaves for its job."""
     return None if outcome.file is None else blobs.put_file(outcome.file)
 
 
 def publish(
-    session: Session, blobs: Blobs, claim: Claim, outcome: JobOutcome, *, file: BlobInfo | None = None
+    session: Session,
+    blobs: Blobs,
+    claim: Claim,
+    outcome: JobOutcome,
+    *,
+    weights: BlobInfo | None = None,
+    file: BlobInfo | None = None,
 ) -> None:
     """End the job as succeeded, with all it leaves. JobCancelled where a cancel was faster, Fenced without the lease.
 
@@ -31,9 +47,13 @@ def publish(
     result = dict(outcome.result)
     if adapter_id is not None:
         result["adapter"] = adapter_id
+    if outcome.backbone is not None:
+        result["backbone"] = TRAINED_PREFIX + claim.job_id
     attempts.finish_succeeded(session, claim, result)
     if outcome.adapter is not None:
         _store_adapter(session, blobs, claim, outcome.adapter, adapter_id)
+    if outcome.backbone is not None and weights is not None:
+        _store_backbone(session, claim, outcome.backbone, weights)
     if outcome.spectrum is not None:
         session.merge(_spectrum_row(claim, outcome.spectrum))
     for artifact in outcome.artifacts:
@@ -57,6 +77,20 @@ def _store_adapter(
         size_bytes=len(archive),
         config=config,
         adapter_id=adapter_id,
+    )
+
+
+def _store_backbone(session: Session, claim: Claim, content: BackboneContent, weights: BlobInfo) -> None:
+    backbones.create(
+        session,
+        tenant=claim.tenant,
+        name=f"trained by {claim.job_id}",
+        description=content.description,
+        sha256=weights.sha256,
+        size_bytes=weights.size_bytes,
+        parameters=content.parameters,
+        outputs=content.outputs,
+        job_id=claim.job_id,
     )
 
 

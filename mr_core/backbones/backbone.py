@@ -16,11 +16,14 @@ class SourceModel(nn.Module, ABC):
 
     `embedding` is what the source head reads (width `embedding_width`); `source_logits` scores the
     source classes; `image_text` is the unit image embedding times the logit scale, in the space of `encode_text`.
+    `only_canvas` is set where no other canvas fits, `most_images` where a pass bears fewer than usual.
     """
 
     embedding_width: int
     n_source_classes: int | None = None
     image_text_width: int | None = None
+    only_canvas: int | None = None
+    most_images: int | None = None
 
     @abstractmethod
     def outputs(self, canvases: Float[Tensor, "n 3 s s"], names: Sequence[Output]) -> dict[Output, Tensor]:
@@ -29,6 +32,25 @@ class SourceModel(nn.Module, ABC):
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         """Unit text embeddings; only where `image_text_width` is set."""
         raise SpecError(f"this backbone has no text tower ({type(self).__name__})")
+
+    def map_tower(self) -> nn.Module:
+        """The part of the model, sharing its weights, that gives the last spatial map `(n, c, h, w)` of canvases.
+
+        Of a vision transformer: its normalised patch tokens, without the class token, folded to their grid.
+        """
+        raise SpecError(f"this backbone has no spatial feature map ({type(self).__name__})", param="backbone")
+
+
+class MapsOf(nn.Module):
+    """A whole model called for its `maps`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, canvases: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n c h w"]:
+        maps: Tensor = self.model.maps(canvases)  # type: ignore[operator]
+        return maps
 
 
 class Backbone(nn.Module):
@@ -50,7 +72,7 @@ class Backbone(nn.Module):
         self.description = description
         self.preprocessing = preprocessing
         self.source_classes = tuple(source_classes) if source_classes is not None else None
-        self.chunk_size = 64  # images a pass; `accelerate` sets what suits the caches
+        self.chunk_size = min(64, source.most_images or 64)  # a pass; `accelerate` sets what suits the caches
         self.state_sha256 = ""  # digest of the stock tensors, set where they are loaded
         self.is_accelerated = False
         self.calibrated_statistics: dict[str, Tensor] = {}  # of a random backbone's BatchNorm layers

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,20 @@ from torch.nn import functional
 
 from mr_core.backbones.backbone import SourceModel
 from mr_core.backbones.builtin.cifar_resnet import CifarResNet
+from mr_core.backbones.builtin.feature_map_source import FeatureMapSource
 from mr_core.backbones.builtin.kws_res8 import KwsRes8
 from mr_core.backbones.builtin.mini_clip.model import CONFIG_FILE, WEIGHTS_FILE, MiniClip
-from mr_core.backbones.description import BackboneDescription, Output, Preprocessing
-from mr_core.errors import BackboneError
-
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from mr_core.backbones.builtin.pixel_source import PixelSource
+from mr_core.backbones.description import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ON_FEATURE_MAP,
+    BackboneDescription,
+    Output,
+    Preprocessing,
+)
+from mr_core.errors import BackboneError, SpecError
+from mr_core.sources import SOURCES
 
 
 class MiniClipSource(SourceModel):
@@ -42,6 +51,11 @@ class MiniClipSource(SourceModel):
             )
         return {name: results[name] for name in names}
 
+    def map_tower(self) -> nn.Module:
+        from mr_core.backbones.timm_models import TimmMaps  # after mini-clip has declared what timm's import needs
+
+        return TimmMaps(self.model.trunk)
+
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         return functional.normalize(self.model.encode_text(list(texts)), dim=-1)
@@ -52,7 +66,7 @@ class Architecture:
     """A built-in architecture. `weights_module` is the module whose parameter names a weights file uses."""
 
     build: Callable[..., SourceModel]
-    preprocessing: Callable[[], Preprocessing]
+    preprocessing: Callable[[SourceModel], Preprocessing]
     classes: Callable[[], tuple[str, ...] | None] = lambda: None
     weights_module: Callable[[SourceModel], nn.Module] = lambda source: source
     weights: Path | None = None
@@ -63,14 +77,19 @@ def _mini_clip_config() -> dict[str, Any]:
     return config
 
 
-def _cifar_preprocessing() -> Preprocessing:
-    return Preprocessing(size=32, mean=_IMAGENET_MEAN, std=_IMAGENET_STD, interpolation="bilinear")
+def _cifar_preprocessing(_: SourceModel) -> Preprocessing:
+    return Preprocessing(size=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bilinear")
+
+
+def _stated_by_source(source: SourceModel) -> Preprocessing:
+    assert isinstance(source, PixelSource | FeatureMapSource)
+    return source.preprocessing
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "mini_clip": Architecture(
         build=MiniClipSource,
-        preprocessing=lambda: Preprocessing(**_mini_clip_config()["preprocessing"]),
+        preprocessing=lambda _: Preprocessing(**_mini_clip_config()["preprocessing"]),
         classes=lambda: tuple(_mini_clip_config()["classes"]),
         weights_module=lambda source: source.get_submodule("model"),
         weights=WEIGHTS_FILE,
@@ -82,6 +101,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         build=lambda **arguments: CifarResNet(9, **arguments), preprocessing=_cifar_preprocessing
     ),
     "kws_res8": Architecture(build=KwsRes8, preprocessing=_cifar_preprocessing),
+    **{
+        kind: Architecture(build=partial(PixelSource.of_kind, kind), preprocessing=_stated_by_source)
+        for kind in SOURCES
+    },
+    ON_FEATURE_MAP: Architecture(build=FeatureMapSource.of_arguments, preprocessing=_stated_by_source),
 }
 
 
@@ -89,6 +113,10 @@ def build(architecture: Architecture, arguments: dict[str, Any]) -> SourceModel:
     """The architecture with random weights; BackboneError where it refuses the arguments."""
     try:
         return architecture.build(**arguments)
+    except SpecError as error:
+        raise BackboneError(
+            f"the built-in architecture refuses its arguments: {error.detail}", param="arguments"
+        ) from error
     except (TypeError, ValueError, RuntimeError) as error:
         raise BackboneError(f"the built-in architecture refuses {arguments}: {error}", param="arguments") from error
 

@@ -10,6 +10,10 @@ Output = Literal["embedding", "source_logits", "image_text"]
 
 MINI_CLIP = "builtin/mini-clip"
 RANDOM_PREFIX = "random:"
+TRAINED_PREFIX = "trained:"  # then the id of the train_source job
+ON_FEATURE_MAP = "on_feature_map"  # the built-in architecture of a source on another backbone's frozen map
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Preprocessing(BaseModel):

@@ -1,11 +1,11 @@
 """Ids of backbones that need no registration, read into descriptions. Torch-free."""
 
-from mr_core.backbones.description import MINI_CLIP, RANDOM_PREFIX, BackboneDescription
+from mr_core.backbones.description import MINI_CLIP, RANDOM_PREFIX, TRAINED_PREFIX, BackboneDescription
 from mr_core.errors import BackboneError
 
 _FORMS = (
     f"{MINI_CLIP}, timm:<name>, open_clip:<architecture>/<pretrained tag>, torchvision:<name>/<weights>, "
-    f"{RANDOM_PREFIX}<any of these>, or the id of a registered backbone (bb_...)"
+    f"{RANDOM_PREFIX}<any of these>, the id of a registered backbone (bb_...), or {TRAINED_PREFIX}<train_source job>"
 )
 
 

@@ -117,7 +117,13 @@ def _load_builtin(description: BackboneDescription, weights: Path | None) -> Bac
         load_weights(architecture.weights_module(source), path)
         if description.sha256 is None:
             description = description.model_copy(update={"sha256": file_sha256(path)})
-    preprocessing = description.preprocessing or architecture.preprocessing()
+    preprocessing = description.preprocessing or architecture.preprocessing(source)
+    if source.only_canvas not in (None, preprocessing.size):
+        raise BackboneError(
+            f"the preprocessing makes canvases of {preprocessing.size} pixels, and this {description.architecture} "
+            f"takes {source.only_canvas}",
+            param="preprocessing",
+        )
     return _backbone(source, description, preprocessing, description.classes or architecture.classes())
 
 

@@ -11,13 +11,13 @@ import open_clip
 import torch
 from jaxtyping import Float
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mr_core.backbones.backbone import SourceModel
 from mr_core.backbones.description import BackboneDescription, Output, Preprocessing
 from mr_core.backbones.hub import fetch
-from mr_core.errors import BackboneError
+from mr_core.errors import BackboneError, SpecError
 
 
 class OpenClipSource(SourceModel):
@@ -38,10 +38,30 @@ class OpenClipSource(SourceModel):
             results["image_text"] = functional.normalize(embeddings, dim=-1) * self.model.logit_scale.exp()
         return {name: results[name] for name in names}
 
+    def map_tower(self) -> nn.Module:
+        return _OpenClipMaps(self.model.visual)
+
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         device = self.model.logit_scale.device
         return functional.normalize(self.model.encode_text(self._tokenizer(list(texts)).to(device)), dim=-1)
+
+
+class _OpenClipMaps(nn.Module):
+    """The image tower up to its last map: after the final norm, before pooling and projection."""
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__()
+        if not hasattr(visual, "forward_intermediates"):
+            raise SpecError(f"{type(visual).__name__} gives no spatial feature map", param="backbone")
+        self.visual = visual
+
+    def forward(self, canvases: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n c h w"]:
+        last = self.visual.forward_intermediates(
+            canvases, indices=1, normalize_intermediates=True, intermediates_only=True
+        )
+        maps: Tensor = last["image_intermediates"][-1]
+        return maps
 
 
 def build(description: BackboneDescription) -> tuple[OpenClipSource, Preprocessing]:

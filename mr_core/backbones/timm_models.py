@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mr_core.backbones.backbone import SourceModel
 from mr_core.backbones.description import BackboneDescription, Interpolation, Output, Preprocessing
 from mr_core.backbones.hub import fetch
-from mr_core.errors import BackboneError
+from mr_core.errors import BackboneError, SpecError
 
 # Arguments of timm.create_model that would load files, reach a hub, or change what the model returns.
 _REFUSED = {
@@ -37,6 +37,31 @@ class TimmSource(SourceModel):
         if "source_logits" in names:
             results["source_logits"] = self.model.get_classifier()(embeddings)
         return {name: results[name] for name in names}
+
+    def map_tower(self) -> nn.Module:
+        return TimmMaps(self.model)
+
+
+class TimmMaps(nn.Module):
+    """A timm model up to `forward_features`, tokens folded to their grid."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, canvases: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n c h w"]:
+        features: Tensor = self.model.forward_features(canvases)
+        n_features = int(self.model.num_features)
+        if features.ndim == 4 and features.shape[1] == n_features:
+            return features
+        if features.ndim == 4 and features.shape[3] == n_features:
+            return features.permute(0, 3, 1, 2).contiguous()
+        grid = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
+        if features.ndim == 3 and grid is not None:
+            tokens = features[:, int(getattr(self.model, "num_prefix_tokens", 0)) :]
+            if tokens.shape[1] == grid[0] * grid[1]:
+                return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
+        raise SpecError(f"{type(self.model).__name__} gives no spatial feature map", param="backbone")
 
 
 def build(description: BackboneDescription) -> tuple[TimmSource, Preprocessing]:

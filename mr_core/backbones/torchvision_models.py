@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mr_core.backbones.backbone import SourceModel
 from mr_core.backbones.description import BackboneDescription, Output, Preprocessing
-from mr_core.errors import BackboneError, BackboneUnavailable
+from mr_core.errors import BackboneError, BackboneUnavailable, SpecError
 
 
 class LinearHeadSource(SourceModel):
@@ -28,6 +28,30 @@ class LinearHeadSource(SourceModel):
         if "source_logits" in names:
             results["source_logits"] = self.head(embeddings)
         return {name: results[name] for name in names}
+
+    def map_tower(self) -> nn.Module:
+        if isinstance(features := getattr(self.trunk, "features", None), nn.Module):
+            return features
+        if not isinstance(getattr(self.trunk, "avgpool", None), nn.Module):
+            raise SpecError(f"{type(self.trunk).__name__} gives no spatial feature map", param="backbone")
+        return _BeforePooling(self.trunk)
+
+
+class _BeforePooling(nn.Module):
+    """What a trunk hands to its `avgpool`."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, canvases: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n c h w"]:
+        seen: list[Tensor] = []
+        handle = self.trunk.get_submodule("avgpool").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            self.trunk(canvases)
+        finally:
+            handle.remove()
+        return seen[0]
 
 
 class ConvolutionalHeadSource(SourceModel):
@@ -48,6 +72,9 @@ class ConvolutionalHeadSource(SourceModel):
         if "source_logits" in names:
             results["source_logits"] = self.classifier(maps).flatten(1)
         return results
+
+    def map_tower(self) -> nn.Module:
+        return self.features
 
 
 def build_model(description: BackboneDescription) -> nn.Module:

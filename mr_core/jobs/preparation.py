@@ -50,6 +50,13 @@ def ready_backbone(
     A random one with BatchNorm takes its statistics first, from training images in the untrained transform. The
     same images each time: up to 256, stratified, seed 0.
     """
+    fast = accelerate(stock_backbone(context, backbone_id, input_transform).to(context.device), precision=precision)
+    fast.chunk_size = max(1, fast.chunk_size // context.batch_divisor)
+    return fast
+
+
+def stock_backbone(context: JobContext, backbone_id: str, input_transform: InputTransformSpec) -> Backbone:
+    """The same on the CPU and as its library computes it, its statistics taken where it is random."""
     backbone = context.load_backbone(backbone_id)
     if hasattr(backbone.source, "input_shape"):
         raise SpecError(f"{backbone_id} takes {backbone.source.input_shape} inputs, not images", param="backbone")
@@ -60,6 +67,4 @@ def ready_backbone(
         sample = ImageSource(context, backbone).read(transform, "train", chosen)
         with torch.no_grad():
             calibrate_batch_norm(backbone, transform(sample.batch(slice(None), torch.device("cpu"))))
-    fast = accelerate(backbone.to(context.device), precision=precision)
-    fast.chunk_size = max(1, fast.chunk_size // context.batch_divisor)
-    return fast
+    return backbone

@@ -72,6 +72,20 @@ def evaluate_artifacts(*, classes: Sequence[str], confusion: NDArray[np.integer]
     return _rendered({"confusion": confusion_figure(confusion, classes)})
 
 
+def train_source_artifacts(
+    *,
+    history: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+    confusion: NDArray[np.integer],
+    spectrum: SpectrumContent | None,
+) -> list[Artifact]:
+    """Curves and confusion of a source model's training, and the spectrum of its kernel where it was taken."""
+    figures = {"curves": curves_figure(history), "confusion": confusion_figure(confusion, classes)}
+    if spectrum is not None:
+        figures["spectrum"] = spectrum_figure(spectrum)
+    return _rendered(figures)
+
+
 def rank_artifacts(rows: Sequence[Mapping[str, Any]]) -> list[Artifact]:
     """The picture of a ranking, from the rows of its result."""
     return _rendered({"ranking": ranking_figure(rows)})

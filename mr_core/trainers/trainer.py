@@ -26,6 +26,10 @@ class LabelledInputs(ABC):
     def batch(self, indices: NDArray[np.int64] | slice, device: torch.device) -> Float[Tensor, "n ..."]:
         """Those samples as the model takes them."""
 
+    def at_epoch(self, epoch: int, seed: int) -> "LabelledInputs":
+        """The samples as training sees them in that epoch: the same in every one, unless they are augmented."""
+        return self
+
     def targets(self, indices: NDArray[np.int64] | slice, device: torch.device) -> Tensor:
         """Those labels as int64."""
         return torch.from_numpy(self.labels[indices]).to(device)

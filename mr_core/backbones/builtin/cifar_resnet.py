@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mr_core.backbones.backbone import SourceModel
+from mr_core.backbones.backbone import MapsOf, SourceModel
 from mr_core.backbones.description import Output
 
 
@@ -45,12 +45,19 @@ class CifarResNet(SourceModel):
         self.n_source_classes = n_classes
 
     def outputs(self, canvases: Float[Tensor, "n 3 s s"], names: Sequence[Output]) -> dict[Output, Tensor]:
-        maps = torch.relu(self.bn1(self.conv1(canvases)))
-        embeddings = self.layer3(self.layer2(self.layer1(maps))).mean(dim=(2, 3))
+        embeddings = self.maps(canvases).mean(dim=(2, 3))
         results: dict[Output, Tensor] = {"embedding": embeddings}
         if "source_logits" in names:
             results["source_logits"] = self.linear(embeddings)
         return {name: results[name] for name in names}
+
+    def maps(self, canvases: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n c h w"]:
+        """The last stage's map."""
+        maps: Tensor = self.layer3(self.layer2(self.layer1(torch.relu(self.bn1(self.conv1(canvases))))))
+        return maps
+
+    def map_tower(self) -> nn.Module:
+        return MapsOf(self)
 
 
 def _stage(n_in: int, n_out: int, blocks: int, *, stride: int) -> nn.Sequential:

@@ -6,11 +6,9 @@ from numpy.typing import NDArray
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.description import Output
 from mr_core.baselines import FrozenOutputs, Part
-from mr_core.datasets.pack import Split
-from mr_core.datasets.splits import stratified_split
 from mr_core.input_transforms.module import InputTransform
 from mr_core.jobs.context import JobContext
-from mr_core.jobs.places import Places
+from mr_core.jobs.places import Places, divided
 from mr_core.jobs.preparation import ImageSource
 from mr_core.jobs.reprogram.spec import ReprogramSpec
 from mr_core.trainers.trainer import LabelledFeatures, LabelledInputs
@@ -18,15 +16,7 @@ from mr_core.trainers.trainer import LabelledFeatures, LabelledInputs
 
 def places_of(spec: ReprogramSpec, context: JobContext) -> Places:
     """Which images of which split each part holds; parts without images are left out."""
-    labels = context.dataset.labels("train")
-    fraction = spec.evaluation.validation_fraction
-    places: dict[Part, tuple[Split, NDArray[np.int64] | None]] = {"train": ("train", None)}
-    if fraction > 0:
-        kept, held_out = stratified_split(labels, fraction, spec.seed)
-        places = {"train": ("train", kept), "validation": ("train", held_out)}
-    if context.dataset.n("test"):
-        places["test"] = ("test", None)
-    return places
+    return divided(context.dataset, validation_fraction=spec.evaluation.validation_fraction, seed=spec.seed)
 
 
 def training_positions(places: Places, context: JobContext) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:

@@ -56,7 +56,7 @@ class ReprogramSpec(AroundBackbone, JobSpec):
 
     @model_validator(mode="after")
     def _selection_needs_validation_images(self) -> Self:
-        selects = getattr(self.trainer, "selection", "last") == "best_validation"
+        selects = getattr(self.trainer, "selection", "last") != "last"
         if selects and self.evaluation.validation_fraction == 0:
             raise ValueError(
                 "evaluation.validation_fraction is 0, so there is nothing to select on: set trainer.selection to 'last'"

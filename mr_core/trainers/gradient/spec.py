@@ -44,11 +44,13 @@ class GradientSpec(TrainerSpec):
     )
     epochs: int = Field(20, ge=1, le=10_000, description="Passes over the training images.")
     batch_size: int = Field(64, ge=1, le=65_536, description="Images a step.")
-    selection: Literal["best_validation", "last"] = Field(
-        "best_validation", description="Which epoch's adapter is kept; `last` where there is no validation part."
+    selection: Literal["best_validation", "lowest_validation_loss", "last"] = Field(
+        "best_validation",
+        description="Which epoch's adapter is kept: that of the best validation accuracy, of the lowest validation "
+        "loss, or the last; `last` where there is no validation part.",
     )
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many epochs without a better validation accuracy; never if unset."
+        None, ge=1, description="Stop after so many epochs that selection finds no better; never if unset."
     )
 
     @model_validator(mode="after")
@@ -57,7 +59,7 @@ class GradientSpec(TrainerSpec):
         for name, of in (("momentum", ("optimizer", "sgd")), ("focal_gamma", ("loss", "focal"))):
             if getattr(self, of[0]) != of[1] and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} belongs to the {of[0]} {of[1]!r}")
-        if self.patience is not None and self.selection != "best_validation":
+        if self.patience is not None and self.selection == "last":
             raise ValueError("patience waits for a better validation accuracy: selection must be 'best_validation'")
         return self
 

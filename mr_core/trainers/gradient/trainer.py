@@ -10,6 +10,7 @@ import torch
 
 from mr_core.errors import TrainingDiverged
 from mr_core.evaluation import backbone_outputs, predict_logits
+from mr_core.label_mappings.module import Refit
 from mr_core.reprogrammed import Trainable
 from mr_core.trainers.gradient.losses import sample_losses
 from mr_core.trainers.gradient.resume import restore_training, save_training
@@ -50,14 +51,14 @@ class GradientTrainer(Trainer):
         optimizer = self._optimizer(parameters) if parameters else None
         state, kept = restore_training(run, model, optimizer)
         started = time.monotonic() - state.seconds
-        if state.batch == 0 and state.epoch == 0 and model.label_mapping.refit == "once":
+        if state.batch == 0 and state.epoch == 0 and _refits(model, "once"):
             self._refit_mapping(model, run)
         # Without parameters there is nothing to descend: the fitted mapping is the adapter.
         epochs = self._spec.epochs if optimizer is not None else 1
         while state.epoch < epochs and not (state.stopped_by_budget or state.stopped_early):
             if optimizer is not None:
                 self._train_epoch(model, optimizer, run, state, kept, started)
-            elif model.label_mapping.refit == "each_epoch":
+            elif _refits(model, "each_epoch"):
                 self._refit_mapping(model, run)
             row = self._end_epoch(model, run, state)
             if row is not None:
@@ -93,8 +94,9 @@ class GradientTrainer(Trainer):
         kept: dict[str, Any],
         started: float,
     ) -> None:
-        if state.batch == 0 and model.label_mapping.refit == "each_epoch":
+        if state.batch == 0 and _refits(model, "each_epoch"):
             self._refit_mapping(model, run)
+        data = run.train.at_epoch(state.epoch, run.seed)
         order = np.random.default_rng([run.seed, state.epoch]).permutation(len(run.train))
         starts = range(0, len(order), self._spec.batch_size)
         saved_at = time.monotonic()
@@ -105,7 +107,7 @@ class GradientTrainer(Trainer):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(self._spec, step=step, steps_per_epoch=len(starts))
             optimizer.zero_grad(set_to_none=True)
-            loss = self._backward(model, run, indices)
+            loss = self._backward(model, data, indices, run.device)
             if not math.isfinite(loss):
                 raise TrainingDiverged(step, loss)
             optimizer.step()
@@ -118,13 +120,15 @@ class GradientTrainer(Trainer):
                 save_training(run, model, optimizer, state, kept)
                 saved_at = time.monotonic()
 
-    def _backward(self, model: Trainable, run: TrainingRun, indices: np.ndarray[Any, Any]) -> float:
+    def _backward(
+        self, model: Trainable, data: LabelledInputs, indices: np.ndarray[Any, Any], device: torch.device
+    ) -> float:
         """Add the gradient of the mean loss over the batch; return that loss."""
         total = 0.0
         for start in range(0, len(indices), model.batch_limit):
             chunk = indices[start : start + model.batch_limit]
-            logits = model(run.train.batch(chunk, run.device))
-            loss = sample_losses(self._spec, logits, run.train.targets(chunk, run.device)).sum() / len(indices)
+            logits = model(data.batch(chunk, device))
+            loss = sample_losses(self._spec, logits, data.targets(chunk, device)).sum() / len(indices)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
@@ -134,6 +138,7 @@ class GradientTrainer(Trainer):
             outputs = backbone_outputs(model, data, run.device, observer=run.observer)
             return outputs, data.targets(slice(None), outputs.device)
 
+        assert model.label_mapping is not None
         choosing = run.validation if model.label_mapping.fits_on_validation else None
         validation = outputs_of(choosing) if choosing is not None else None
         model.label_mapping.fit(*outputs_of(run.train), validation=validation)
@@ -150,7 +155,9 @@ class GradientTrainer(Trainer):
             logits = predict_logits(model, run.validation, run.device, observer=run.observer)
             targets = run.validation.targets(slice(None), logits.device)
             row["validation_loss"] = float(sample_losses(self._spec, logits, targets).mean())
-            row["validation_accuracy"] = score = float((logits.argmax(1) == targets).double().mean())
+            row["validation_accuracy"] = float((logits.argmax(1) == targets).double().mean())
+            by_loss = self._spec.selection == "lowest_validation_loss"
+            score = -row["validation_loss"] if by_loss else row["validation_accuracy"]
         state.history.append(row)
         run.report(row)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
@@ -159,6 +166,10 @@ class GradientTrainer(Trainer):
             return None
         state.kept_score = score
         return row
+
+
+def _refits(model: Trainable, when: Refit) -> bool:
+    return model.label_mapping is not None and model.label_mapping.refit == when
 
 
 def _adapter_state(model: Trainable) -> dict[str, Any]:
