@@ -1,0 +1,1 @@
+"""Replications of published experiments, through the API of a running service."""
