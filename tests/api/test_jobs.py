@@ -214,6 +214,44 @@ def test_sub_jobs_are_listed_under_their_job_alone(client, stand_in):
     assert client.get("/v1/jobs", params={"parent": "job_none"}).json()["data"] == []
 
 
+def test_blocks_of_a_kernel_are_no_kind_to_ask_for_or_to_retry(client, stand_in):
+    dataset = stand_in.dataset()
+    block = {"kind": "kernel_block", "dataset": dataset, "start": 0, "stop": 16}
+    status, code, param, detail = _refused(client, block)
+    assert (status, code, param) == (422, "validation_error", "kind")
+    assert "expected one of" in detail or "diagnose, evaluate" in detail
+    assert client.post("/v1/estimates", json=block).status_code == 422
+    assert "kernel_block" not in {method["kind"] for method in client.get("/v1/methods").json()["job_kinds"]}
+
+    parent = client.post("/v1/jobs", json={"kind": "diagnose", "dataset": dataset}).json()["id"]
+    stand_in.suspend(parent, {"samples-0-15": block | {"device": "cpu"}})
+    waiting = client.get(f"/v1/jobs/{parent}").json()
+    assert (waiting["status"], waiting["attempts"][0]["outcome"]) == ("queued", "waiting")
+    (part,) = client.get("/v1/jobs", params={"parent": parent}).json()["data"]
+    assert client.post(f"/v1/jobs/{part['id']}/cancel").status_code == 202
+    answer = client.post(f"/v1/jobs/{part['id']}/retry")
+    assert (answer.status_code, answer.json()["code"]) == (409, "job_not_retryable")
+    assert f"retry {parent}" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "said"),
+    [
+        ({"samples": 5001}, "samples", "5000"),
+        ({"samples": 3}, "samples", "4"),
+        ({"block_samples": 8}, "block_samples", "16"),
+        ({"block_samples": 24}, "block_samples", "multiple of 16"),
+        ({"block_samples": 8192}, "block_samples", "4096"),
+        ({"precision": "float16"}, "precision", "'float32' or 'bfloat16'"),
+        ({"kernel": "half"}, "kernel", "'full', 'trace' or 'pseudo'"),
+    ],
+)
+def test_a_diagnosis_that_cannot_be_names_the_field(client, stand_in, change, param, said):
+    status, code, found, detail = _refused(client, {"kind": "diagnose", "dataset": stand_in.dataset()} | change)
+    assert (status, code, found) == (422, "validation_error", param)
+    assert said in detail
+
+
 def test_spec_round_trips(client, stand_in):
     spec = client.post("/v1/jobs", json=_spec(stand_in.dataset())).json()["spec"]
     assert (
