@@ -1,5 +1,9 @@
 """Rows in files: the kernel of all samples from stretches of them, and from their products alone."""
 
+import subprocess
+import sys
+import textwrap
+
 import pytest
 import torch
 
@@ -129,3 +133,34 @@ def test_rows_operator_of_one_sample(tmp_path):
     kernel = RowsOperator(StoredRows([tmp_path / "a"], widths=[5]), n_outputs=2)
     exact = rows[0] @ rows[0].T
     assert torch.allclose(kernel @ torch.eye(2, dtype=torch.float64), exact)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_rows_are_never_all_in_memory(tmp_path):
+    """288 MiB of rows: written a stretch at a time, then summed and multiplied with in a process of its own."""
+    script = """
+        import sys
+        from pathlib import Path
+
+        import torch
+
+        from mr_core.ntk.composed import RowsOperator
+        from mr_core.ntk.stored_rows import StoredRows, gram_of_rows, write_rows
+
+        def held(name):
+            (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+            return int(line.split()[1]) >> 10
+
+        files, width = [Path(sys.argv[1]) / str(n) for n in range(6)], 24 * 2048
+        before = held("VmRSS")
+        for file in files:
+            write_rows(file, [torch.rand(25, 10, width)])
+        rows = StoredRows(files, widths=[width])
+        gram_of_rows(rows, kind="full", n_samples=150, n_outputs=10, sample_kernels=[None], memory_cap=2**30)
+        RowsOperator(rows, n_outputs=10) @ torch.rand(1500, 10, dtype=torch.float64)
+        print(held("VmHWM") - before)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) > 280 * 2**20
+    assert int(done.stdout) < 220
