@@ -80,7 +80,7 @@ def canvas_kernel(
             pieces,
             kind=kind,
             storage=storage,
-            on_progress=lambda done, _, before=index * n_samples: on_progress(before + done, len(slices) * n_samples),
+            on_progress=_of_slice(on_progress, index, len(slices)),
         )
         for rows, (which, _) in zip(kept, pieces, strict=True):
             accumulate_gram(gram, rows.view(side, -1), weights=layout[which].sample_kernel)
@@ -124,6 +124,11 @@ def factor_shapes(transform: InputTransform, images: Float[Tensor, "n 3 k k"]) -
     """The transform's factors, known without a pass; none where it does not tell them."""
     factors = _factors_without_gradient(transform, images[:1]) or ()
     return [FactorShape(len(factor.rows[0]), factor.samples is not None) for factor in factors]
+
+
+def _of_slice(on_progress: Progress, index: int, n_slices: int) -> Progress:
+    """Tells of one of several passes over the samples."""
+    return lambda done, n_samples: on_progress(index * n_samples + done, n_slices * n_samples)
 
 
 def _storage(model: ReprogrammedModel, images: Tensor, *, kind: Kind, wanted: torch.dtype | None) -> torch.dtype:

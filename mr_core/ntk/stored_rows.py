@@ -16,9 +16,9 @@ from mr_core.ntk.memory import require_memory
 def write_rows(path: Path, rows: Sequence[Float[Tensor, "n r _"]]) -> None:
     """Keep a stretch's rows, factor by factor, in slabs of 2048 columns that lie together on disk."""
     slabs = {
-        f"{which}.{first // GRAM_COLUMNS}": part.cpu().contiguous()
+        f"{which}.{first // GRAM_COLUMNS}": block[:, :, first : first + GRAM_COLUMNS].cpu().contiguous()
         for which, block in enumerate(rows)
-        for first, part in zip(range(0, block.shape[2], GRAM_COLUMNS), block.split(GRAM_COLUMNS, dim=2), strict=True)
+        for first in range(0, block.shape[2], GRAM_COLUMNS)
     }
     save_file(slabs, path)
 

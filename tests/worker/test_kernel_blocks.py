@@ -3,13 +3,16 @@
 import os
 import signal
 import threading
+from dataclasses import asdict
 
 import pytest
+from PIL import Image
 
 from mr_core.datasets.dataset import ImageDataset
+from mr_core.datasets.pack import write_pack
 from mr_core.job_spec import JobSpec
 from mr_core.run_job import run
-from service import jobs, sub_jobs
+from service import datasets, jobs, sub_jobs
 from service.dispatch import dispatch
 from service.models import Blob, Job, StoredArtifact, StoredSpectrum
 from tests.worker.conftest import TENANT, wait_until
@@ -20,12 +23,39 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SPEC = {
     "kind": "diagnose",
-    "samples": 16,
+    "samples": 32,
     "block_samples": 16,
     "label_mapping": {"kind": "frequent"},
     "input_transform": {"kind": "padding", "image_size": 88},
 }
 ENDED = ("succeeded", "failed", "cancelled")
+
+
+@pytest.fixture
+def bench(bench, tmp_path):
+    """With a dataset of two blocks: thirty-two images."""
+    pack = tmp_path / "two-blocks.pack.zip"
+    with write_pack(pack) as writer:
+        for split, n in (("train", 32), ("test", 4)):
+            for i in range(n):
+                image = Image.new("RGB", (12, 12), (7 * i, 90, 200 - 90 * (i % 2)))
+                writer.add(image, split=split, class_name=f"class{i % 2}", name=f"{i}.png")
+    stored = bench.blobs.put_file(pack)
+    with bench.database.session() as session:
+        described = {"name": "two blocks", "modality": "image", **asdict(stored)}
+        row = datasets.create(session, tenant=TENANT, **described)
+        for job in session.query(Job).filter_by(dataset_id=row.id):
+            jobs.cancel(session, job.id)
+        datasets.set_ready(
+            session,
+            row.id,
+            pack_sha256=stored.sha256,
+            classes=["class0", "class1"],
+            splits={"train": 32, "test": 4},
+            report={},
+        )
+        bench.dataset_id = row.id
+    return bench
 
 
 @pytest.fixture
@@ -35,7 +65,7 @@ def steady(bench):
 
 
 def submit(bench, **changes):
-    return bench.submit(kind="diagnose", **{**SPEC, **changes})
+    return bench.submit(**{**SPEC, **changes})
 
 
 def due(bench):
@@ -82,52 +112,75 @@ def files(bench, job_id):
         return [sha for (sha,) in query.filter(Job.parent_id == job_id, StoredArtifact.name == sub_jobs.FILE)]
 
 
-def kill_when(bench, job_id, settings, condition):
-    """Run the job and kill its attempt at that moment."""
+def kill_in_the_kernel(bench, job_id, settings):
+    """Run the job and kill its attempt at the kernel."""
+
+    def is_in(*phases):
+        job = bench.job(job_id)
+        return job.status == "running" and job.phase in phases
+
     thread = bench.start(job_id, command=ATTEMPT_COMMAND, settings=settings)
-    wait_until(condition, timeout_s=60)
-    os.kill(pid_of(job_id), signal.SIGKILL)
-    thread.join(20)
+    wait_until(lambda: is_in("embedding", "diagnosing"), timeout_s=120)
+    pid = pid_of(job_id)
+    wait_until(lambda: is_in("diagnosing"), timeout_s=120)
+    os.kill(pid, signal.SIGKILL)
+    thread.join(60)
     assert bench.outcomes(job_id)[-1] == "worker_lost"
 
 
-def test_one_worker_two_workers_kills_and_the_library_give_the_same_bytes(bench, steady, tmp_path, two_blocks):
-    alone = run(JobSpec.parse(SPEC | two_blocks | {"dataset": "tiny"}), ImageDataset.open(tmp_path / "tiny.pack.zip"))
-    undisturbed = drive(bench, submit(bench, **two_blocks), steady)
-    assert [entry["outcome"] for entry in undisturbed.attempts] == ["waiting", "succeeded"]
-    assert [part.result["samples"] for part in parts(bench, undisturbed.id)] == [[0, 16], [16, 32]]
-    assert all(part.environment == undisturbed.environment for part in parts(bench, undisturbed.id))
-    expected = told(bench, undisturbed)
-    assert expected[0] == alone.spectrum.eigenvalues.tolist()
-    assert expected[2] == alone.spectrum.summary
+@pytest.fixture
+def alone(bench, tmp_path):
+    """What the library tells, in this process."""
+    outcome = run(JobSpec.parse(SPEC | {"dataset": "d"}), ImageDataset.open(tmp_path / "two-blocks.pack.zip"))
+    spectrum = outcome.spectrum
+    return spectrum.eigenvalues.tolist(), spectrum.label_energy.tolist(), spectrum.summary, outcome.result["predicted"]
 
-    assert told(bench, drive(bench, submit(bench, **two_blocks), steady, workers=2)) == expected
 
-    job_id = submit(bench, **two_blocks)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_give_the_bytes_of_the_library(bench, steady, alone, workers):
+    job = drive(bench, submit(bench), steady, workers=workers)
+    assert [entry["outcome"] for entry in job.attempts] == ["waiting", "succeeded"]
+    assert [part.result["samples"] for part in parts(bench, job.id)] == [[0, 16], [16, 32]]
+    assert all(part.environment == job.environment for part in parts(bench, job.id))
+    assert told(bench, job) == alone
+    assert files(bench, job.id) == []
+
+
+def test_a_killed_block_is_redone_alone(bench, steady, alone):
+    job_id = submit(bench)
     bench.run(job_id, command=ATTEMPT_COMMAND, settings=steady)
     block, other = (part.id for part in parts(bench, job_id))
     assert bench.job(job_id).status == "queued"
-    kill_when(bench, block, steady, lambda: bench.job(block).phase == "diagnosing")
+    kill_in_the_kernel(bench, block, steady)
     assert bench.job(block).status == "queued"
     drive(bench, other, steady)
     drive(bench, block, steady)
-    assert (len(bench.job(block).attempts), len(bench.job(other).attempts)) == (2, 1)  # it is redone alone
+    assert (len(bench.job(block).attempts), len(bench.job(other).attempts)) == (2, 1)
     assert due(bench) == [job_id]
     assert bench.job(job_id).progress == {"step": 2, "total": 2, "unit": "block"}
+    assert told(bench, drive(bench, job_id, steady)) == alone
+
+
+def test_a_job_killed_at_its_products_finds_its_blocks_again(bench, steady, alone):
+    job_id = submit(bench)
+    bench.run(job_id, command=ATTEMPT_COMMAND, settings=steady)
+    for part in parts(bench, job_id):
+        bench.run(part.id, command=ATTEMPT_COMMAND, settings=steady)
     left = files(bench, job_id)
     assert len(left) == 2
-    kill_when(bench, job_id, steady, lambda: bench.job(job_id).phase == "diagnosing")  # the job itself, assembling
+    assert due(bench) == [job_id]
+    kill_in_the_kernel(bench, job_id, steady)
     assert files(bench, job_id) == left
     job = drive(bench, job_id, steady)
     assert bench.outcomes(job_id) == ["waiting", "worker_lost", "succeeded"]
-    assert told(bench, job) == expected
+    assert told(bench, job) == alone
     assert files(bench, job_id) == []
     with bench.database.session() as session:
         assert session.query(Blob).filter(Blob.sha256.in_(left)).count() == 0
 
 
-def test_a_cancelled_job_leaves_no_files(bench, steady, two_blocks):
-    job_id = submit(bench, **two_blocks)
+def test_a_cancelled_job_leaves_no_files(bench, steady):
+    job_id = submit(bench)
     bench.run(job_id, command=ATTEMPT_COMMAND, settings=steady)
     block = parts(bench, job_id)[0].id
     bench.run(block, command=ATTEMPT_COMMAND, settings=steady)
@@ -142,8 +195,8 @@ def test_a_cancelled_job_leaves_no_files(bench, steady, two_blocks):
         assert session.get(Blob, left) is None
 
 
-def test_an_impossible_block_fails_its_job_with_the_reason(bench, steady, two_blocks):
-    job_id = submit(bench, **two_blocks)
+def test_an_impossible_block_fails_its_job_with_the_reason(bench, steady):
+    job_id = submit(bench)
     bench.run(job_id, command=ATTEMPT_COMMAND, settings=steady)
     with bench.database.session() as session:
         block = session.get(Job, parts(bench, job_id)[0].id)
@@ -152,30 +205,3 @@ def test_an_impossible_block_fails_its_job_with_the_reason(bench, steady, two_bl
     assert (job.status, job.error["code"]) == ("failed", "kernel_error")
     assert "found samples 0 to 98, the subsample has 32" in job.error["detail"]
     assert files(bench, job_id) == []
-
-
-@pytest.fixture
-def two_blocks(bench, tmp_path):
-    """Changes to the spec that make two blocks of the dataset, which has thirty-two images then."""
-    from PIL import Image
-
-    from mr_core.datasets.pack import write_pack
-    from service import datasets
-
-    pack = tmp_path / "tiny.pack.zip"
-    with write_pack(pack) as writer:
-        for split, n in (("train", 32), ("test", 4)):
-            for i in range(n):
-                image = Image.new("RGB", (12, 12), (7 * i, 90, 200 - 90 * (i % 2)))
-                writer.add(image, split=split, class_name=f"class{i % 2}", name=f"{i}.png")
-    stored = bench.blobs.put_file(pack)
-    with bench.database.session() as session:
-        datasets.set_ready(
-            session,
-            bench.dataset_id,
-            pack_sha256=stored.sha256,
-            classes=["class0", "class1"],
-            splits={"train": 32, "test": 4},
-            report={},
-        )
-    return {"samples": 32}

@@ -55,7 +55,7 @@ def predict(
     used, n_classes = np.arange(len(subject.chosen)), len(context.dataset.classes)
     if eigen is None:
         if ROWS_OF_FEWER // n_classes < LEAST_OF_A_CLASS * n_classes:
-            empty = {
+            empty: dict[str, Any] = {
                 "accuracy": None,
                 "accuracy_interval": None,
                 "training_curve": [],

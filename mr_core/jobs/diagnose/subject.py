@@ -19,13 +19,16 @@ from mr_core.errors import DatasetError, KernelError, SpecError
 from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.input_transforms.module import InputTransform
 from mr_core.jobs.context import JobContext
-from mr_core.jobs.diagnose.spec import OnSubsample
+from mr_core.jobs.diagnose.spec import DiagnoseSpec
+from mr_core.jobs.kernel_block.spec import KernelBlockSpec
 from mr_core.jobs.preparation import ImageSource, ready_backbone
 from mr_core.jobs.scale import settle_image_size
 from mr_core.reprogrammed import ReprogrammedModel
 from mr_core.trainers.trainer import LabelledImages
 
 N_FOLDS = 5
+
+Subsampled = DiagnoseSpec | KernelBlockSpec
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Subject:
             self.model.label_mapping.fit(outputs, self.labels)
 
 
-def chosen_samples(spec: OnSubsample, context: JobContext) -> NDArray[np.int64]:
+def chosen_samples(spec: Subsampled, context: JobContext) -> NDArray[np.int64]:
     """The places of the subsample in the train split; DatasetError or SpecError where it cannot cover the classes."""
     labels = context.dataset.labels("train")
     n_classes = len(np.unique(labels))
@@ -84,7 +87,7 @@ def chosen_samples(spec: OnSubsample, context: JobContext) -> NDArray[np.int64]:
     return stratified_sample(labels, spec.samples, spec.seed)
 
 
-def load_subject(spec: OnSubsample, context: JobContext, *, settled: InputTransformSpec | None = None) -> Subject:
+def load_subject(spec: Subsampled, context: JobContext, *, settled: InputTransformSpec | None = None) -> Subject:
     """The untrained model of the spec, or that of its adapter, on the job's device, and its images.
 
     `settled` is the transform where it is known which one validation chooses.
@@ -129,7 +132,7 @@ def outputs_through(
 
 
 def _untrained(
-    spec: OnSubsample, context: JobContext, chosen: NDArray[np.int64], *, settled: InputTransformSpec | None
+    spec: Subsampled, context: JobContext, chosen: NDArray[np.int64], *, settled: InputTransformSpec | None
 ) -> tuple[InputTransformSpec, ReprogrammedModel]:
     backbone = ready_backbone(context, spec.backbone, spec.input_transform)
     if settled is None:
@@ -146,7 +149,7 @@ def _untrained(
     return settled, ReprogrammedModel(settled.build(backbone.preprocessing), backbone, mapping)
 
 
-def _of_adapter(spec: OnSubsample, context: JobContext) -> ReprogrammedModel:
+def _of_adapter(spec: Subsampled, context: JobContext) -> ReprogrammedModel:
     classes = context.dataset.classes
     if context.adapter is None:
         raise SpecError(f"the job was not given the files of {spec.adapter}", param="adapter")
