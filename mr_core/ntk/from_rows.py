@@ -1,5 +1,6 @@
 """The kernel of a reprogrammed model whose transform's rows are stored: formed, or as its products."""
 
+import copy
 from collections.abc import Callable
 
 from jaxtyping import Float
@@ -9,7 +10,7 @@ from mr_core.label_mappings.linear.mapping import LinearMapping
 from mr_core.ntk.canvas import sample_kernels
 from mr_core.ntk.closed_form import linear_head_kernel
 from mr_core.ntk.composed import KroneckerOperator, RowsOperator, SumOperator
-from mr_core.ntk.kernel import Kind, Progress, TangentKernel
+from mr_core.ntk.kernel import KernelPart, Kind, Progress, TangentKernel
 from mr_core.ntk.memory import MEMORY_CAP_BYTES
 from mr_core.ntk.operator import KernelOperator, SymmetricOperator
 from mr_core.ntk.precision import exact_arithmetic
@@ -40,14 +41,17 @@ def kernel_of_rows(
                 kind=kind,
                 n_samples=len(images),
                 n_outputs=n_outputs,
-                sample_kernels=sample_kernels(model.input_transform, images),
+                sample_kernels=[
+                    None if kernel is None else kernel.cpu() for kernel in sample_kernels(model.input_transform, images)
+                ],
                 memory_cap=memory_cap,
                 on_progress=on_progress,
             )
         }
         if any(True for _ in model.label_mapping.parameters()):
             outputs = backbone_outputs(model, images, on_progress=lambda _done, _total: None)
-            groups["label_mapping"] = mapping_kernel(model.label_mapping, outputs, kind=kind, memory_cap=memory_cap)
+            part = mapping_kernel(model.label_mapping, outputs, kind=kind, memory_cap=memory_cap)
+            groups["label_mapping"] = KernelPart(part.matrix.cpu(), part.copies)
     return TangentKernel(
         kind=kind,
         n_samples=len(images),
@@ -75,4 +79,5 @@ def operator_of_rows(
     if isinstance(mapping, LinearMapping):
         head = linear_head_kernel(outputs, n_outputs=len(mapping.bias), kind="full")
         return SumOperator([own, KroneckerOperator(head.matrix, copies=head.copies)])
-    return SumOperator([own, KernelOperator(mapping, outputs, parameters=mapping.parameters(), beat=beat)])
+    beside = copy.deepcopy(mapping).cpu()  # the rows are there too
+    return SumOperator([own, KernelOperator(beside, outputs.cpu(), parameters=beside.parameters(), beat=beat)])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -65,6 +66,7 @@ def matrix_free_spectrum(
         without=top.vectors,
         memory_cap=memory_cap,
     )
+    top, rest = _on_cpu(top), replace(rest, nodes=rest.nodes.cpu(), weights=rest.weights.cpu())
     trace = sum_over_eigenvalues(top, rest, lambda values: values)
     if isinstance(exact := getattr(kernel, "trace", None), float):
         trace = Estimate(exact, 0.0)
@@ -101,6 +103,10 @@ def require_matrix_free_memory(m: int, *, memory_cap: int = MEMORY_CAP_BYTES) ->
     most_products = 10 * N_EIGENPAIRS + 20 * BLOCK_SIZE
     need = 8 * m * max(2 * min(m, most_products), N_PROBES * N_STEPS)
     require_memory(need, cap=memory_cap, kind="full", what="Krylov basis")
+
+
+def _on_cpu(top: TopEigenpairs) -> TopEigenpairs:
+    return replace(top, values=top.values.cpu(), vectors=top.vectors.cpu(), residuals=top.residuals.cpu())
 
 
 def sum_over_eigenvalues(top: TopEigenpairs, rest: SpectralDensity, function: Callable[[Tensor], Tensor]) -> Estimate:

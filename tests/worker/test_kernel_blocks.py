@@ -31,15 +31,29 @@ SPEC = {
 ENDED = ("succeeded", "failed", "cancelled")
 
 
-@pytest.fixture
-def bench(bench, tmp_path):
-    """With a dataset of two blocks: thirty-two images."""
-    pack = tmp_path / "two-blocks.pack.zip"
-    with write_pack(pack) as writer:
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    """Thirty-two images of two classes, which are two blocks."""
+    path = tmp_path_factory.mktemp("packs") / "two-blocks.pack.zip"
+    with write_pack(path) as writer:
         for split, n in (("train", 32), ("test", 4)):
             for i in range(n):
                 image = Image.new("RGB", (12, 12), (7 * i, 90, 200 - 90 * (i % 2)))
                 writer.add(image, split=split, class_name=f"class{i % 2}", name=f"{i}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(pack):
+    """What the library tells, in this process."""
+    outcome = run(JobSpec.parse(SPEC | {"dataset": "d"}), ImageDataset.open(pack))
+    spectrum = outcome.spectrum
+    return spectrum.eigenvalues.tolist(), spectrum.label_energy.tolist(), spectrum.summary, outcome.result["predicted"]
+
+
+@pytest.fixture
+def bench(bench, pack):
+    """With that dataset."""
     stored = bench.blobs.put_file(pack)
     with bench.database.session() as session:
         described = {"name": "two blocks", "modality": "image", **asdict(stored)}
@@ -126,14 +140,6 @@ def kill_in_the_kernel(bench, job_id, settings):
     os.kill(pid, signal.SIGKILL)
     thread.join(60)
     assert bench.outcomes(job_id)[-1] == "worker_lost"
-
-
-@pytest.fixture
-def alone(bench, tmp_path):
-    """What the library tells, in this process."""
-    outcome = run(JobSpec.parse(SPEC | {"dataset": "d"}), ImageDataset.open(tmp_path / "two-blocks.pack.zip"))
-    spectrum = outcome.spectrum
-    return spectrum.eigenvalues.tolist(), spectrum.label_energy.tolist(), spectrum.summary, outcome.result["predicted"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

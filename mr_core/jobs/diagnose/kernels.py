@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from mr_core.errors import KernelError
@@ -54,7 +53,7 @@ def require_kernel_fits(spec: OnSubsample, subject: Subject, *, n_classes: int, 
     model, n_samples = subject.model, len(subject.chosen)
     if subject.near is not None:
         names = parameter_names(model, model.adapter_parameters())
-        require_near_path(model, subject.images(torch.device("cpu"), slice(0, 1)), names)
+        require_near_path(model, subject.images(slice(0, 1)), names)
     if not _has_rows(subject):
         return  # a linear head alone stays small
     try:
@@ -72,7 +71,7 @@ def plan_kernel(spec: DiagnoseSpec, subject: Subject, *, memory_cap: int = MEMOR
     is_dense = not _has_rows(subject) or _is_dense(spec.kernel, n_samples, n_classes, memory_cap)
     shapes: Sequence[FactorShape] = ()
     if _has_rows(subject):
-        shapes = factor_shapes(subject.model.input_transform, subject.images(torch.device("cpu"), slice(0, 1)))
+        shapes = factor_shapes(subject.model.input_transform, subject.images(slice(0, 1)))
     passes = n_passes(spec.kernel, n_classes)
     bytes_a_sample = passes * sum(shape.width for shape in shapes) * (4 if subject.near is None else 2)
     try:
@@ -128,7 +127,7 @@ def block_specs(spec: DiagnoseSpec, subject: Subject, plan: Plan) -> dict[str, K
 def _dense(
     spec: DiagnoseSpec, subject: Subject, rows: StoredRows | None, context: JobContext, *, memory_cap: int
 ) -> TangentKernel:
-    model, images = subject.model, subject.images(context.device)
+    model, images = subject.model, subject.images()
     parameters = model.adapter_parameters()
 
     def progress(unit: str) -> Callable[[int, int], None]:
@@ -172,7 +171,7 @@ def _read_products(
     targets: Tensor,
     memory_cap: int,
 ) -> Reading:
-    model, images, beat = subject.model, subject.images(context.device), context.observer.beat
+    model, images, beat = subject.model, subject.images(), context.observer.beat
     parameters = model.adapter_parameters()
     kernel: SymmetricOperator
     if rows is None:

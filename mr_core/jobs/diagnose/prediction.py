@@ -82,7 +82,7 @@ def predict(
         logits = initial_logits(torch.tensor([], dtype=torch.int64))
         figures["linear_regime"] = linear_regime(
             subject.model,
-            subject.images(context.device, used),
+            subject.images(used),
             training_targets(logits, targets),
             eigen,
             parameters=subject.model.adapter_parameters(),
@@ -95,7 +95,7 @@ def predict(
 def _eigen_of(used: NDArray[np.int64], subject: Subject, context: JobContext) -> Eigen:
     kernel = tangent_kernel(
         subject.model,
-        subject.images(context.device, used),
+        subject.images(used),
         parameters=subject.model.adapter_parameters(),
         on_progress=lambda done, total: context.observer.progress(done, total, unit="image"),
     )

@@ -46,9 +46,9 @@ class Subject:
     def labels(self) -> Tensor:
         return torch.from_numpy(self.sample.labels)
 
-    def images(self, device: torch.device, samples: NDArray[np.int64] | slice = slice(None)) -> Tensor:
-        """Those images as the model takes them; all of them if none are named."""
-        return self.sample.batch(samples, device)
+    def images(self, samples: NDArray[np.int64] | slice = slice(None)) -> Float[Tensor, "n 3 k k"]:
+        """Those images as the model takes them, on its device; all of them if none are named."""
+        return self.sample.batch(samples, self.model.backbone.mean.device)
 
     def names(self, context: JobContext) -> list[str]:
         """The samples' files in the dataset."""

@@ -34,7 +34,7 @@ def kernel_block(spec: KernelBlockSpec, context: JobContext) -> JobOutcome:
         subject.fit_mapping(through[model.label_mapping.reads].to(context.device))
 
     watch.begin("diagnosing")
-    images = subject.images(context.device, slice(spec.start, spec.stop))
+    images = subject.images(slice(spec.start, spec.stop))
     taken = model
     if subject.near is not None:
         taken = ReprogrammedModel(model.input_transform, subject.near, model.label_mapping)

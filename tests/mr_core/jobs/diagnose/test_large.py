@@ -118,7 +118,7 @@ def test_a_jacobian_that_is_not_finite_names_layer_sample_and_file(run, monkeypa
         "mr_core.jobs.diagnose.run.load_subject", lambda *a, **k: found.append(keep(*a, **k)) or found[-1]
     )
     run()
-    images = found[0].images(torch.device("cpu"))
+    images = found[0].images()
     broken.brightest = images[20].sum()
     monkeypatch.setattr(PaddingTransform, "jacobian_factors", broken)
     expected = r"Jacobian of sample 20 is not finite .*input_transform\.delta.*\(sample 20 is train/red/.*png\)"
