@@ -132,19 +132,25 @@ def effective_rank_estimate(top: TopEigenpairs, rest: SpectralDensity, trace: fl
 def _approximation(
     top: TopEigenpairs, rest: SpectralDensity, *, rank: Estimate, trace: Estimate, limit: float
 ) -> dict[str, Any]:
-    largest = float(top.values[0])
     return {
         "n_eigenpairs": len(top.values),
         "largest_residual": float(top.residuals.max()),
         "n_products": top.n_products,
         "effective_rank_standard_error": rank.standard_error,
         "trace_standard_error": trace.standard_error,
-        "density": _binned(top, rest, low=limit, high=largest) if largest > limit else None,
+        "density": _binned(top, rest, limit=limit),
     }
 
 
-def _binned(top: TopEigenpairs, rest: SpectralDensity, *, low: float, high: float) -> dict[str, Any]:
-    """The share of all eigenvalues in each bin between edges that are even on a log axis, and of those below them."""
+def _binned(top: TopEigenpairs, rest: SpectralDensity, *, limit: float) -> dict[str, Any] | None:
+    """The share of all eigenvalues in each bin between edges that are even on a log axis, and of those below them.
+
+    The lowest edge is the highest of the probes' smallest nodes: its weight stands for all that lies below, which so
+    few steps do not tell apart. None where that leaves no bins.
+    """
+    low, high = max(limit, float(rest.nodes.amin(1).max())), float(top.values[0])
+    if not low < high:
+        return None
     edges = np.geomspace(low, high, N_BINS + 1)
     inner = torch.from_numpy(edges[:-1])
     counts = torch.zeros(N_BINS + 1, dtype=torch.float64)
