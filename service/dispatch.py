@@ -7,7 +7,7 @@ took costs time and nothing else.
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy import Float, cast, func, select, update
+from sqlalchemy import Float, cast, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from service import sub_jobs, workers
@@ -56,7 +56,10 @@ def _take(session: Session, queue: Queue) -> list[str]:
         return []
     due = [Job.next_dispatch_at <= func.now()]
     if busy >= slots:
-        due.append(Job.dispatch_count == 0)  # nobody is free to claim: ringing again would only pile up messages
+        # Nobody is free to claim, so most messages are still there and ringing again would pile them up. One that was
+        # lost must not wait for an idle moment, though, which newer jobs may never leave.
+        overdue = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, _LONGEST_BACK_OFF_S)
+        due.append(or_(Job.dispatch_count == 0, Job.next_dispatch_at < overdue))
     other = aliased(Job)
     of_tenant = (
         select(func.count())

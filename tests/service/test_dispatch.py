@@ -101,6 +101,17 @@ def test_busy_workers_are_not_rung_again_for_the_same_job(database: Database, br
     assert read(database, waiting).dispatch_count == 1
 
 
+def test_a_lost_message_is_not_overtaken_for_ever_while_workers_are_busy(database: Database, broker: Broker) -> None:
+    lost, running = submit(database), submit(database)
+    dispatch(database, broker.publish)
+    claim(database, running)
+    broker.messages.clear()
+    submit(database)
+    move_clock(database, 70)
+    dispatch(database, broker.publish)
+    assert broker.take()[0] == lost
+
+
 def test_priority_then_age_then_fair_shares(database: Database, broker: Broker) -> None:
     busy = [submit(database, tenant="busy") for _ in range(4)]
     claim(database, busy[0])
