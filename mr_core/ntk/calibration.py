@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +57,6 @@ class Calibration:
     @classmethod
     def from_json(cls, text: str) -> "Calibration":
         return cls(**json.loads(text))
-
-
-@cache
-def shipped() -> Calibration:
-    """The calibration that ships with the package."""
-    return Calibration.from_json(COEFFICIENTS.read_text())
 
 
 def fit(rows: Sequence[Measured], *, version: str, features: Sequence[str] = FEATURES) -> Calibration:

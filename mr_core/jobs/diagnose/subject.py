@@ -22,6 +22,7 @@ from mr_core.jobs.context import JobContext
 from mr_core.jobs.diagnose.spec import DiagnoseSpec
 from mr_core.jobs.kernel_block.spec import KernelBlockSpec
 from mr_core.jobs.preparation import ImageSource, ready_backbone
+from mr_core.jobs.rank.spec import RankSpec
 from mr_core.jobs.scale import settle_image_size
 from mr_core.reprogrammed import ReprogrammedModel
 from mr_core.trainers.trainer import LabelledImages
@@ -72,12 +73,12 @@ class Subject:
             self.model.label_mapping.fit(outputs, self.labels)
 
 
-def chosen_samples(spec: Subsampled, context: JobContext) -> NDArray[np.int64]:
+def chosen_samples(spec: Subsampled | RankSpec, context: JobContext) -> NDArray[np.int64]:
     """The places of the subsample in the train split; DatasetError or SpecError where it cannot cover the classes."""
     labels = context.dataset.labels("train")
     n_classes = len(np.unique(labels))
     if n_classes < 2:
-        raise DatasetError(f"{n_classes} class has training images: a diagnosis needs two", param="dataset")
+        raise DatasetError(f"{n_classes} class has training images: two are needed", param="dataset")
     if spec.samples < n_classes:
         raise SpecError(
             f"{spec.samples} samples cannot cover {n_classes} classes: at least one image of each is needed, "

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mr_core.datasets.splits import stratified_sample
-from mr_core.errors import DatasetError, SpecError
+from mr_core.errors import SpecError
 from mr_core.jobs.context import JobContext
 from mr_core.jobs.diagnose.spec import DiagnoseSpec
+from mr_core.jobs.diagnose.subject import chosen_samples
 from mr_core.jobs.outcome import JobOutcome
 from mr_core.jobs.rank.screening import Cell, screen
 from mr_core.jobs.rank.spec import RankSpec
@@ -38,7 +37,7 @@ def rank(spec: RankSpec, context: JobContext) -> JobOutcome:
     """
     watch = Stopwatch(context.observer)
     watch.begin("embedding")
-    cells = screen(spec, context, _chosen(spec, context))
+    cells = screen(spec, context, chosen_samples(spec, context))
     possible = [cell for cell in cells if cell.error is None]
     if not possible:
         raise SpecError(f"no cell of the grid can be: {cells[0].error['detail']}", param="backbones")  # type: ignore[index]
@@ -77,16 +76,6 @@ def probability_of_being_best(accuracies: Sequence[tuple[float, int]], *, seed: 
     )
     wins = np.bincount(draws.argmax(1), minlength=len(accuracies))
     return [float(count) / DRAWS for count in wins]
-
-
-def _chosen(spec: RankSpec, context: JobContext) -> NDArray[np.int64]:
-    labels = context.dataset.labels("train")
-    n_classes = len(np.unique(labels))
-    if n_classes < 2:
-        raise DatasetError(f"{n_classes} class has training images: a ranking needs two", param="dataset")
-    if spec.samples < n_classes:
-        raise SpecError(f"{spec.samples} samples cannot cover {n_classes} classes", param="samples")
-    return stratified_sample(labels, spec.samples, spec.seed)
 
 
 def _diagnosis(spec: RankSpec, cell: Cell) -> DiagnoseSpec:
