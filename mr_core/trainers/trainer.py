@@ -85,7 +85,10 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """One row of metrics an epoch, the epoch whose adapter was kept (from 0), and why training ended."""
+    """One row of metrics an epoch, the epoch whose adapter was kept, and why training ended.
+
+    Epochs count from 0; -1 kept is the adapter as it was before training, where a fitted mapping was never bettered.
+    """
 
     rows: list[dict[str, float]]
     kept_epoch: int

@@ -53,6 +53,8 @@ class GradientTrainer(Trainer):
         started = time.monotonic() - state.seconds
         if state.batch == 0 and state.epoch == 0 and _refits(model, "once"):
             self._refit_mapping(model, run)
+            if _fit_gave_parameters(model) and self._selects(run):
+                kept, state.kept_score = _adapter_state(model), self._validate(model, run, {})
         # Without parameters there is nothing to descend: the fitted mapping is the adapter.
         epochs = self._spec.epochs if optimizer is not None else 1
         while state.epoch < epochs and not (state.stopped_by_budget or state.stopped_early):
@@ -150,26 +152,37 @@ class GradientTrainer(Trainer):
         row = {"epoch": float(state.epoch), "learning_rate": first}
         if state.loss_sum > 0:
             row["train_loss"] = state.loss_sum / len(run.train)
-        score = -math.inf
-        if run.validation is not None:
-            logits = predict_logits(model, run.validation, run.device, observer=run.observer)
-            targets = run.validation.targets(slice(None), logits.device)
-            row["validation_loss"] = float(sample_losses(self._spec, logits, targets).mean())
-            row["validation_accuracy"] = float((logits.argmax(1) == targets).double().mean())
-            by_loss = self._spec.selection == "lowest_validation_loss"
-            score = -row["validation_loss"] if by_loss else row["validation_accuracy"]
+        score = self._validate(model, run, row)
         state.history.append(row)
         run.report(row)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
-        better = self._spec.selection == "last" or run.validation is None or score > state.kept_score
-        if not better:
+        if self._selects(run) and not score > state.kept_score:
             return None
         state.kept_score = score
         return row
 
+    def _selects(self, run: TrainingRun) -> bool:
+        return self._spec.selection != "last" and run.validation is not None
+
+    def _validate(self, model: Trainable, run: TrainingRun, row: dict[str, float]) -> float:
+        """Add loss and accuracy on the validation part to the row; return what selection goes by, higher is better."""
+        if run.validation is None:
+            return -math.inf
+        logits = predict_logits(model, run.validation, run.device, observer=run.observer)
+        targets = run.validation.targets(slice(None), logits.device)
+        row["validation_loss"] = float(sample_losses(self._spec, logits, targets).mean())
+        row["validation_accuracy"] = float((logits.argmax(1) == targets).double().mean())
+        by_loss = self._spec.selection == "lowest_validation_loss"
+        return -row["validation_loss"] if by_loss else row["validation_accuracy"]
+
 
 def _refits(model: Trainable, when: Refit) -> bool:
     return model.label_mapping is not None and model.label_mapping.refit == when
+
+
+def _fit_gave_parameters(model: Trainable) -> bool:
+    """Whether what was fitted is itself trained on, so that training may spoil it: the start then competes."""
+    return model.label_mapping is not None and any(True for _ in model.label_mapping.parameters())
 
 
 def _adapter_state(model: Trainable) -> dict[str, Any]:

@@ -218,6 +218,31 @@ def test_stops_where_validation_no_longer_gains(tiny_backbone, tiny_images):
     assert again == history  # an attempt that comes after the end trains no further
 
 
+def test_a_start_at_the_probe_is_kept_where_training_only_spoils_it(tiny_backbone, tiny_images, monkeypatch):
+    """Steps far too large: every epoch ends below the probe, which therefore stays, through interruptions too."""
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_EVERY_S", 0.0)
+    data, validation = tiny_images(60), tiny_images(60, seed=1)
+    spec = GradientSpec(epochs=3, batch_size=16, learning_rate=1e4)
+    probe = _model(tiny_backbone, LinearSpec(start="probe"))
+    outputs = [
+        (probe.backbone_outputs(part.batch(slice(None), CPU)), part.targets(slice(None), CPU))
+        for part in (data, validation)
+    ]
+    probe.label_mapping.fit(*outputs[0], validation=outputs[1])
+    kept: dict[str, Checkpoint] = {}
+    with pytest.raises(JobCancelled):
+        spec.build().train(
+            _model(tiny_backbone, LinearSpec(start="probe")),
+            _run(data, validation, observer=Recorder(kept, cancel_at=6)),
+        )
+    model = _model(tiny_backbone, LinearSpec(start="probe"))
+    history = spec.build().train(model, _run(data, validation, observer=Recorder(kept)))
+    accuracy = float((probe(validation.batch(slice(None), CPU)).argmax(1).numpy() == validation.labels).mean())
+    assert all(row["validation_accuracy"] <= accuracy for row in history.rows)
+    assert history.kept_epoch == -1
+    assert all(torch.equal(tensor, _adapter(probe)[name]) for name, tensor in _adapter(model).items())
+
+
 def test_names_the_step_at_which_the_loss_diverged(tiny_backbone, tiny_images):
     spec = GradientSpec(optimizer="sgd", learning_rate=1e38, epochs=5, batch_size=10, selection="last")
     with pytest.raises(TrainingDiverged, match="learning_rate") as caught:
