@@ -4,9 +4,9 @@
     python -m benchmarks.prediction          # resumes: rows in results/prediction.json are not run again
     python -m benchmarks.prediction --calibrate 1  # also writes the coefficients that the package ships
 
-Backbones at 96 pixels (CIFAR ResNets at 32); at most 600 training images a set, of which a fifth selects epoch and
+Backbones at 96 pixels (CIFAR ResNets at 32); at most 450 training images a set, of which a fifth selects epoch and
 seed; Adam 0.01 with drops at 50 % and 72 %, batch 32, 8 epochs, three seeds, whose mean test accuracy is what counts as
-reached. Diagnosed on 200 training images. Sets with leaks are left out for the backbones that saw them.
+reached. Diagnosed on at most 200 training images. Sets with leaks are left out for the backbones that saw them.
 """
 
 import argparse

@@ -13,6 +13,7 @@ from cli.client import Client
 
 CANVAS = 96
 SAMPLES = 200
+ROWS = 2400  # of a kernel: samples times classes
 SEEDS = 3
 TRAINER = {"kind": "gradient", "epochs": 8, "batch_size": 32}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -59,17 +60,17 @@ SOURCES: Mapping[str, Source] = {
 }  # fmt: skip
 
 COMBINATIONS: tuple[tuple[str, Mapping[str, Any], Mapping[str, Any]], ...] = (
-    ("mini-clip", PADDING, ITERATIVE),
-    ("mini-clip", WATERMARK, BAYESIAN),
     ("mobilenet", WATERMARK, ITERATIVE),
-    ("mobilenet", PADDING, PROBE),
+    ("resnet20", CONNECTED, ITERATIVE),
+    ("mini-clip", PADDING, ITERATIVE),
     ("squeezenet", WATERMARK, BAYESIAN),
     ("cliptext", PADDING, TEXT),
-    ("resnet20", WATERMARK, BAYESIAN),
-    ("resnet20", CONNECTED, ITERATIVE),
-    ("resnet56", PADDING, ITERATIVE),
     ("random:mobilenet", PADDING, ITERATIVE),
+    ("resnet20", WATERMARK, BAYESIAN),
+    ("resnet56", PADDING, ITERATIVE),
     ("random:resnet20", WATERMARK, PROBE),
+    ("mobilenet", PADDING, PROBE),
+    ("mini-clip", WATERMARK, BAYESIAN),
 )
 
 
@@ -88,9 +89,12 @@ class Combination:
 
 
 def combinations(data: list[str]) -> Iterator[Combination]:
-    """Every row on these sets; a backbone that has seen a set's images is left out there."""
-    for name in data:
-        for backbone, transform, mapping in COMBINATIONS:
+    """Every row on these sets, one combination on all of them before the next.
+
+    A backbone that has seen a set's images is left out there.
+    """
+    for backbone, transform, mapping in COMBINATIONS:
+        for name in data:
             if backbone not in SETS[name].leaks and not _impossible(name, backbone, mapping):
                 yield Combination(name, backbone, transform, mapping)
 
@@ -103,7 +107,7 @@ def submitted(client: Client, data: Path, row: Combination) -> tuple[dict[str, A
         "input_transform": row.transform,
         "label_mapping": row.mapping,
     }
-    diagnosis = {"kind": "diagnose", **common, "samples": SAMPLES}
+    diagnosis = {"kind": "diagnose", **common, "samples": min(SAMPLES, ROWS // SETS[row.data].n_classes)}
     training = {"kind": "reprogram", **common, "trainer": TRAINER, "repeats": SEEDS}
     jobs = []
     for spec in (diagnosis, training):

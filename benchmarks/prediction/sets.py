@@ -24,6 +24,7 @@ class Set:
     """How to make a dataset. `leaks` names backbones that have seen its images or that were made for its domain."""
 
     archive: Callable[[Path], BinaryIO]
+    n_classes: int
     leaks: frozenset[str] = frozenset()
 
 
@@ -74,16 +75,18 @@ def _textures(_: Path, *, train: int, test: int) -> BinaryIO:
 
 
 SETS: Mapping[str, Set] = {
-    "cifar10": Set(_of("cifar10", train=60, test=40), leaks=frozenset({"resnet20", "resnet56"})),
-    "mnist": Set(_of("mnist", train=60, test=40)),
-    "digits": Set(partial(_digits, train=60, test=40)),
-    "gtsrb": Set(_of("gtsrb", train=25, test=20, n_classes=10)),
-    "gtsrb_later": Set(_of("gtsrb", train=25, test=20, n_classes=10, first_class=30)),
-    "caltech101": Set(_of("caltech101", train=8, test=10, n_classes=20), leaks=frozenset({"cliptext", "mini-clip"})),
-    "pneumonia": Set(_of("pneumoniamnist", train=117, test=117), leaks=frozenset({"mini-clip"})),
-    "pacs": Set(partial(_pacs, label="class", train=60, test=60)),
-    "pacs_domain": Set(partial(_pacs, label="domain", train=105, test=105)),
-    "textures": Set(partial(_textures, train=75, test=75)),
+    "cifar10": Set(_of("cifar10", train=45, test=40), 10, leaks=frozenset({"resnet20", "resnet56"})),
+    "mnist": Set(_of("mnist", train=45, test=40), 10),
+    "digits": Set(partial(_digits, train=45, test=40), 10),
+    "gtsrb": Set(_of("gtsrb", train=25, test=20, n_classes=10), 10),
+    "gtsrb_later": Set(_of("gtsrb", train=25, test=20, n_classes=10, first_class=30), 10),
+    "caltech101": Set(
+        _of("caltech101", train=8, test=10, n_classes=20), 20, leaks=frozenset({"cliptext", "mini-clip"})
+    ),
+    "pneumonia": Set(_of("pneumoniamnist", train=117, test=117), 2, leaks=frozenset({"mini-clip"})),
+    "pacs": Set(partial(_pacs, label="class", train=60, test=60), 7),
+    "pacs_domain": Set(partial(_pacs, label="domain", train=105, test=105), 4),
+    "textures": Set(partial(_textures, train=75, test=75), 4),
 }
 
 
