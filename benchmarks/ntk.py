@@ -1,14 +1,15 @@
-"""Tangent kernels of a frame prompt: the structured path against torch.func's tutorial, eigenpairs without a matrix.
+"""Tangent kernels: the structured paths against torch.func's tutorial, eigenpairs without a matrix.
 
     python -m benchmarks.ntk [--samples 8] [--rounds 3] [--eigen-samples 16] [--eigenpairs 50]
 
 First the whole kernel of CLIP ViT-B-32 (random weights, 10 classes): the Jacobian contraction of torch.func's tutorial
 on neural tangent kernels, `vmap(jacrev)` over the stock model, 8 images at a time, against the structured path in
 float32 over the fast form. Both get the same allocator and take turns; the relative difference is that of the kernels.
-Then the largest eigenpairs of builtin/mini-clip's kernel from products alone, against the dense kernel and all its
-eigenvalues: what is saved there is the memory of (N C)^2 numbers, and it costs time. Products go through the stock
-model, whose operators have forward-mode rules, the dense kernel through the fast form. Times are of a shared machine:
-quote the ratios.
+Then kernels of source networks in all their parameters, 64 inputs and 10 classes, by layers: a CNN and a ResNet-like
+network on maps of the size of CLIP ViT-B-32's, a CNN and an MLP on images. Last the largest eigenpairs of
+builtin/mini-clip's kernel from products alone, against the dense kernel and all its eigenvalues: what is saved there is
+the memory of (N C)^2 numbers, and it costs time. Products go through the stock model, whose operators have forward-mode
+rules, the dense kernel through the fast form. Times are of a shared machine: quote the ratios.
 """
 
 import argparse
@@ -17,11 +18,11 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional
 
@@ -37,11 +38,22 @@ from mr_core.ntk.lanczos import top_eigenpairs
 from mr_core.ntk.operator import KernelOperator
 from mr_core.ntk.precision import exact_arithmetic
 from mr_core.reprogrammed import ReprogrammedModel
+from mr_core.sources.base import Shape, SourceSpec
+from mr_core.sources.cnn.spec import CnnSpec
+from mr_core.sources.mlp.spec import MlpSpec
+from mr_core.sources.resnet.spec import ResnetSpec
 
 T = TypeVar("T")
 
 ARCHITECTURE = "random:open_clip:ViT-B-32/laion2b_s34b_b79k"
 CLASSES, PEER_IMAGES = 10, 8
+INPUTS = 64  # of a source network
+NETWORKS: tuple[tuple[str, SourceSpec, Shape], ...] = (
+    ("CNN of 3 layers, width 64, on 7x7 maps of 768 channels", CnnSpec(depth=3, width=64), (768, 7, 7)),
+    ("ResNet-like, 2 blocks, width 64, on the same", ResnetSpec(depth=2, width=64), (768, 7, 7)),
+    ("CNN of 2 layers, width 32, on 32x32 images", CnnSpec(depth=2, width=32), (3, 32, 32)),
+    ("MLP of 3 layers, width 256, on 32x32 images", MlpSpec(depth=3, width=256), (3, 32, 32)),
+)
 
 
 def main() -> None:
@@ -56,6 +68,8 @@ def main() -> None:
     logging.disable(logging.WARNING)  # open_clip tells that the weights are random
     print(describe_machine(), f"; torch {torch.__version__}, {torch.get_num_threads()} threads")
     _compare_with_the_tutorial(options.samples, options.rounds)
+    for name, spec, shape in NETWORKS:
+        _compare_network(name, spec, shape, options.rounds)
     _compare_eigenpairs(options.eigen_samples, options.eigenpairs)
     print(f"  load at the end: {os.getloadavg()[0]:.1f}")
 
@@ -71,23 +85,44 @@ def _compare_with_the_tutorial(n_samples: int, rounds: int) -> None:
         f"CLIP ViT-B-32, 224 px, frame around {transform.image_size} px, {transform.delta.numel()} parameters, "
         f"{n_samples} images x {CLASSES} classes, {rounds} rounds"
     )
-    sides: list[Callable[[], Tensor]] = [
-        lambda: _tutorial_kernel(models[0], images),
+    _compare(
+        lambda: _tutorial_kernel(models[0], images, {"input_transform.delta"}, PEER_IMAGES),
         lambda: empirical_ntk(models[1], images),
-    ]
+        rounds,
+        n_samples,
+    )
+
+
+def _compare_network(name: str, spec: SourceSpec, shape: Shape, rounds: int) -> None:
+    torch.manual_seed(0)
+    network = spec.build(shape, CLASSES)
+    inputs = torch.randn(INPUTS, *shape, generator=torch.Generator().manual_seed(0))
+    names = {name for name, _ in network.named_parameters()}
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    print(f"{name}: {n_parameters} parameters, {INPUTS} inputs x {CLASSES} classes, {rounds} rounds")
+    _compare(
+        lambda: _tutorial_kernel(network, inputs, names, 2 * PEER_IMAGES),
+        lambda: empirical_ntk(network, inputs, memory_cap=8 * 2**30),
+        rounds,
+        INPUTS,
+    )
+
+
+def _compare(tutorial: Callable[[], Tensor], structured: Callable[[], Tensor], rounds: int, n_samples: int) -> None:
+    """Both in turn, `rounds` times."""
     kernels: list[Tensor] = []
     cpu: list[list[float]] = [[], []]
     wall: list[list[float]] = [[], []]
     for _ in range(rounds):
         kernels = []
-        for index, side in enumerate(sides):
+        for index, side in enumerate((tutorial, structured)):
             kernel, cpu_seconds, seconds = _timed(side)
             kernels.append(kernel)
             cpu[index].append(cpu_seconds)
             wall[index].append(seconds)
     for name, cpu_times, times in zip(("torch.func tutorial", "structured, float32"), cpu, wall, strict=True):
         print(
-            f"  {name}: {1000 * statistics.median(cpu_times) / n_samples:.0f} ms of CPU time an image, "
+            f"  {name}: {1000 * statistics.median(cpu_times) / n_samples:.0f} ms of CPU time an input, "
             f"{1000 * statistics.median(times) / n_samples:.0f} ms wall"
         )
     ratios = [statistics.median(a / b for a, b in zip(*pair, strict=True)) for pair in (cpu, wall)]
@@ -95,22 +130,24 @@ def _compare_with_the_tutorial(n_samples: int, rounds: int) -> None:
     print(f"  ratio: {ratios[0]:.1f} (CPU time), {ratios[1]:.1f} (wall); relative difference {difference:.1e}")
 
 
-def _tutorial_kernel(model: ReprogrammedModel, images: Tensor) -> Tensor:
+def _tutorial_kernel(module: nn.Module, inputs: Tensor, names: Set[str], at_once: int) -> Tensor:
     """`empirical_ntk_jacobian_contraction` of pytorch.org's tutorial, its sum in float64."""
-    frozen = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    parameters = {"input_transform.delta": frozen.pop("input_transform.delta")}
+    frozen = {name: tensor.detach() for name, tensor in module.state_dict().items()}
+    parameters = {name: frozen.pop(name) for name in sorted(names)}
 
-    def outputs(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
-        values: Tensor = functional_call(model, {**frozen, **parameters}, (image.unsqueeze(0),))
+    def outputs(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
+        values: Tensor = functional_call(module, {**frozen, **parameters}, (sample.unsqueeze(0),))
         return values.squeeze(0)
 
-    with exact_arithmetic(model):  # the plain attention: the fused one has no vmap rule
+    kernel = torch.zeros(len(inputs) * CLASSES, len(inputs) * CLASSES, dtype=torch.float64)
+    with exact_arithmetic(module):  # the plain attention: the fused one has no vmap rule
         jacobians = [
-            vmap(jacrev(outputs), in_dims=(None, 0))(parameters, part)["input_transform.delta"].flatten(2)
-            for part in images.split(PEER_IMAGES)
+            vmap(jacrev(outputs), in_dims=(None, 0))(parameters, part) for part in torch.split(inputs, at_once)
         ]
-    rows = torch.cat(jacobians).flatten(0, 1).double()
-    return rows @ rows.T
+    for name in parameters:
+        rows = torch.cat([jacobian[name].flatten(2) for jacobian in jacobians]).flatten(0, 1).double()
+        kernel += rows @ rows.T
+    return kernel
 
 
 def _compare_eigenpairs(n_samples: int, k: int) -> None:

@@ -6,8 +6,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mr_core.errors import KernelError
-from mr_core.ntk.jacobian import count_outputs, jacobian_kernel
+from mr_core.ntk.jacobian import count_outputs
 from mr_core.ntk.kernel import Kind, Progress, TangentKernel
+from mr_core.ntk.layered import module_kernel
 from mr_core.ntk.memory import MEMORY_CAP_BYTES, require_memory
 from mr_core.ntk.precision import exact_arithmetic
 from mr_core.ntk.structured import is_structured, reprogrammed_kernels
@@ -67,7 +68,7 @@ def tangent_kernel(
             )
         else:
             n_outputs = count_outputs(module, inputs)
-            part = jacobian_kernel(
+            part = module_kernel(
                 module,
                 inputs,
                 names,

@@ -13,7 +13,7 @@ from mr_core.ntk.memory import MEMORY_CAP_BYTES, require_memory
 Kind = Literal["full", "trace", "pseudo"]
 Progress = Callable[[int, int], None]  # images done, images in all; may raise to stop
 
-GRAM_ROWS = 512  # rows of a Gram block
+GRAM_ROWS = 256  # rows of a Gram block
 GRAM_COLUMNS = 2048  # columns cast to float64 at a time
 
 
@@ -87,7 +87,7 @@ def accumulate_gram(
 
     With `weights` between samples, of m / n consecutive rows each, every product counts times its pair's weight.
     Rows of lower precision are cast to float64 a slice of columns at a time, so products and sums are float64.
-    Memory: m x 2048 float64, and 512 x m more with weights.
+    Memory: m x 2048 float64, and 256 x m more with weights.
     """
     m, p = rows.shape
     sample_of_row = None if weights is None else torch.arange(m, device=rows.device) // (m // len(weights))

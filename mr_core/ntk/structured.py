@@ -11,8 +11,8 @@ from mr_core.label_mappings.linear.mapping import LinearMapping
 from mr_core.label_mappings.module import LabelMapping
 from mr_core.ntk.canvas import canvas_kernel, has_factors
 from mr_core.ntk.closed_form import linear_head_kernel
-from mr_core.ntk.jacobian import jacobian_kernel
 from mr_core.ntk.kernel import KernelPart, Kind, Progress
+from mr_core.ntk.layered import module_kernel
 from mr_core.ntk.memory import require_memory
 from mr_core.ntk.precision import jacobian_dtype
 from mr_core.reprogrammed import ReprogrammedModel
@@ -65,7 +65,7 @@ def reprogrammed_kernels(
                 storage=None if near is None else torch.bfloat16,
             )
         else:
-            parts["input_transform"] = jacobian_kernel(
+            parts["input_transform"] = module_kernel(
                 model,
                 images,
                 transform_names,
@@ -88,7 +88,7 @@ def mapping_kernel(mapping: LabelMapping, outputs: Float[Tensor, "n d"], *, kind
         require_memory(factor_bytes, cap=memory_cap, kind=kind, what="linear head's factor")
         return linear_head_kernel(outputs, n_outputs=n_outputs, kind=kind)
     names = [name for name, _ in mapping.named_parameters()]
-    return jacobian_kernel(
+    return module_kernel(
         mapping,
         outputs,
         names,

@@ -25,17 +25,18 @@ class GaussianLayer(nn.Module):
     def __init__(self, weight_shape: tuple[int, ...], parametrisation: Parametrisation) -> None:
         super().__init__()
         fan_in = math.prod(weight_shape[1:])
-        scales = math.sqrt(WEIGHT_VARIANCE / fan_in), math.sqrt(BIAS_VARIANCE)
-        drawn = scales if parametrisation == "standard" else (1.0, 1.0)
+        deviations = math.sqrt(WEIGHT_VARIANCE / fan_in), math.sqrt(BIAS_VARIANCE)
+        drawn, self.scales = deviations, (1.0, 1.0)  # what weight and bias are multiplied by in the forward pass
+        if parametrisation == "ntk":
+            drawn, self.scales = self.scales, drawn
         self.weight = nn.Parameter(torch.randn(weight_shape) * drawn[0])
         self.bias = nn.Parameter(torch.randn(weight_shape[0]) * drawn[1])
-        self._scales = None if parametrisation == "standard" else scales
 
     def scaled(self) -> tuple[Tensor, Tensor]:
         """Weight and bias as the forward pass uses them."""
-        if self._scales is None:
+        if self.scales == (1.0, 1.0):
             return self.weight, self.bias
-        return self.weight * self._scales[0], self.bias * self._scales[1]
+        return self.weight * self.scales[0], self.bias * self.scales[1]
 
 
 class GaussianLinear(GaussianLayer):

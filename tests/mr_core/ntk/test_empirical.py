@@ -233,11 +233,13 @@ def test_over_the_cap_names_need_cap_and_the_cheaper_kinds(kind, cheaper):
         empirical_ntk(perceptron(), samples(), kind=kind, memory_cap=1000)
 
 
-def test_non_finite_jacobian_names_sample_and_parameter():
+def test_non_finite_jacobian_names_sample_and_layer():
     inputs = samples()
     inputs[3, 2] = float("nan")
-    with pytest.raises(KernelError, match=r"sample 3 is not finite \(output 0, parameter 0\.weight\)"):
+    with pytest.raises(KernelError, match=r"sample 3 is not finite \(output 0, layer 0\)"):
         empirical_ntk(perceptron(), inputs)
+    with pytest.raises(KernelError, match=r"sample 3 is not finite \(output 0, parameter 0\.0\.weight\)"):
+        empirical_ntk(nn.Sequential(perceptron(), nn.LayerNorm(3)).double(), inputs)
 
 
 def test_progress_may_stop_the_computation():
