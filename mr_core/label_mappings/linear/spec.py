@@ -27,7 +27,8 @@ class LinearSpec(LabelMappingSpec):
         "zero",
         description="Weights before training: all zero; or those of logistic regression on the outputs for the "
         "training images in the untrained input transform, its penalty chosen on validation images. Under a "
-        "watermark, which begins as the image alone, on the embedding, that is the linear probe itself.",
+        "watermark, which begins as the image alone, on the embedding, that is the linear probe itself (of square "
+        "images; oblong ones are stretched under a prompt and cropped for the baseline).",
     )
 
     @property
