@@ -72,7 +72,19 @@ def _print_diagnosis(result: Mapping[str, Any]) -> None:
 
 
 def _print_ranking(result: Mapping[str, Any]) -> None:
-    columns = ("", "backbone", "input transform", "label mapping", "predicted", "90 %", "best", "probe", "LogME", "")
+    columns = (
+        "",
+        "backbone",
+        "input transform",
+        "label mapping",
+        "predicted",
+        "90 %",
+        "trained",
+        "best",
+        "probe",
+        "LogME",
+        "",
+    )
     print_table(columns, [_ranked(place, row) for place, row in enumerate(result["cells"], 1)])
     print(f"verdict: {result['verdict']['label']}: {result['verdict']['reason']}")
 
@@ -87,6 +99,7 @@ def _ranked(place: int, row: Mapping[str, Any]) -> tuple[Any, ...]:
         row["label_mapping"]["kind"],
         percent(predicted.get("accuracy")),
         f"{percent(interval[0])} to {percent(interval[1])}" if interval else "-",
+        percent(row["trained"]["validation_accuracy"]) if row["trained"] else "-",
         percent(row["probability_best"]),
         percent(baselines.get("linear_probe")),
         row["scores"]["logme"],

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mr_core.jobs.diagnose.blocks import n_passes, stretches
+from mr_core.jobs.reprogram.spec import Evaluation
 
 _WITHOUT_KERNEL = 2  # passes of a diagnosis' sample: as it is, and in the input transform
 
@@ -29,6 +30,8 @@ def images_passed(
             return _samples(spec, splits) + 2 * n_rows  # its mapping is fitted on the whole subsample
         case "reprogram":
             return _reprogrammed(spec, splits, epochs)
+        case "trial":
+            return _reprogrammed(spec, {**splits, "test": 0}, epochs)
         case "rank":
             return _cells(spec, without="label_mappings") * _samples(spec, splits)
         case "train_source":
@@ -43,7 +46,7 @@ def n_parts(spec: Mapping[str, Any], *, splits: Mapping[str, int], n_classes: in
     """Sub-jobs of a job at most, and theirs; 0 for a kind that has none."""
     match spec.get("kind"):
         case "rank":
-            return _survivors(spec) * (1 + len(_blocks(spec, splits, n_classes)))
+            return _survivors(spec) * (1 + len(_blocks(spec, splits, n_classes))) + _finalists(spec)
         case "diagnose":
             return len(_blocks(spec, splits, n_classes))
         case _:
@@ -55,7 +58,8 @@ def images_of_parts(spec: Mapping[str, Any], *, splits: Mapping[str, int], n_cla
     match spec.get("kind"):
         case "rank":
             fitting = len(_blocks(spec, splits, n_classes)) * _samples(spec, splits)
-            return _survivors(spec) * (_diagnosed(spec, splits, n_classes) + fitting)
+            trials = _finalists(spec) * _reprogrammed(_as_trial(spec), {**splits, "test": 0}, None)
+            return _survivors(spec) * (_diagnosed(spec, splits, n_classes) + fitting) + trials
         case "diagnose":
             blocks = _blocks(spec, splits, n_classes)
             return len(blocks) * _samples(spec, splits) + _kernel_images(spec, splits, n_classes) if blocks else 0
@@ -66,9 +70,7 @@ def images_of_parts(spec: Mapping[str, Any], *, splits: Mapping[str, int], n_cla
 def training_images(spec: Mapping[str, Any], *, splits: Mapping[str, int], epochs: int | None = None) -> int:
     """The part of them in the epochs of one training, which a budget of seconds cuts short."""
     n_fitted, n_validation = _parts(spec, splits)
-    mapping = spec.get("label_mapping") or {}
-    refits = mapping.get("kind") == "iterative" or mapping.get("refit") == "each_epoch"
-    an_epoch = (3 if refits else 2) * n_fitted + n_validation
+    an_epoch = (3 if _refits(spec.get("label_mapping") or {}) else 2) * n_fitted + n_validation
     return an_epoch * (epochs or int((spec.get("trainer") or {}).get("epochs", 1)))
 
 
@@ -113,6 +115,24 @@ def _kernel_images(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes
 
 def _survivors(spec: Mapping[str, Any]) -> int:
     return min(int(spec["survivors"]), _cells(spec))
+
+
+def _finalists(spec: Mapping[str, Any]) -> int:
+    return min(int(spec.get("finalists", 0)), _survivors(spec))
+
+
+def _as_trial(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A ranking's finalist, of whichever label mapping costs most."""
+    refits = [mapping for mapping in spec["label_mappings"] if _refits(mapping)]
+    return {
+        "trainer": spec["trainer"],
+        "label_mapping": (refits or spec["label_mappings"])[0],
+        "evaluation": {"validation_fraction": Evaluation().validation_fraction},
+    }
+
+
+def _refits(mapping: Mapping[str, Any]) -> bool:
+    return mapping.get("kind") == "iterative" or mapping.get("refit") == "each_epoch"
 
 
 def _blocks(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int) -> Sequence[range]:

@@ -3,10 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 COEFFICIENTS = Path(__file__).with_name("calibration.json")
 FEATURES = ("linearised", "untrained", "linear_probe")  # each a share of right answers, on held-out samples
@@ -51,12 +55,26 @@ class Calibration:
         low, high = (share_of(centre + side * self.half_width, n_classes) for side in (-1, 1))
         return share_of(centre, n_classes), (low, high)
 
+    def draws(self, accuracy: float, n: int, *, generator: np.random.Generator) -> Float[np.ndarray, " n"]:
+        """What training may reach where that is predicted: n draws in (0, 1), normal in log odds.
+
+        The interval's half width is the normal distribution's 95 % quantile.
+        """
+        deviation = self.half_width / NormalDist().inv_cdf(0.5 + COVERAGE / 2)
+        return np.asarray(expit(_log_odds(accuracy) + deviation * generator.standard_normal(n)))
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Calibration":
         return cls(**json.loads(text))
+
+
+@cache
+def in_force() -> Calibration | None:
+    """The coefficients that `python -m benchmarks.prediction --calibrate VERSION` has left; None before that."""
+    return Calibration.from_json(COEFFICIENTS.read_text()) if COEFFICIENTS.exists() else None
 
 
 def fit(rows: Sequence[Measured], *, version: str, features: Sequence[str] = FEATURES) -> Calibration:
@@ -93,14 +111,17 @@ def left_out(rows: Sequence[Measured], features: Sequence[str] = FEATURES) -> li
 
 def above_chance(share: float, n_classes: int) -> float:
     """`logit(share) - logit(1 / C)`, the share kept half a sample away from 0 and 1."""
-    kept = (share * _TRIALS + 0.5) / (_TRIALS + 1)
-    return float(np.log(kept / (1 - kept)) + np.log(n_classes - 1))
+    return _log_odds(share) + float(np.log(n_classes - 1))
 
 
 def share_of(log_odds: float, n_classes: int) -> float:
     """The inverse of `above_chance`, in [0, 1]."""
-    kept = 1 / (1 + np.exp(-(log_odds - np.log(n_classes - 1))))
+    kept = expit(log_odds - np.log(n_classes - 1))
     return float(np.clip((kept * (_TRIALS + 1) - 0.5) / _TRIALS, 0, 1))
+
+
+def _log_odds(share: float) -> float:
+    return float(logit((share * _TRIALS + 0.5) / (_TRIALS + 1)))
 
 
 def _solve(rows: Sequence[Measured], features: Sequence[str]) -> tuple[float, NDArray[np.float64]]:

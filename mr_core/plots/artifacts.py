@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from mr_core.jobs.outcome import Artifact, SpectrumContent
 from mr_core.plots.confusion import confusion_figure
-from mr_core.plots.curves import curves_figure
+from mr_core.plots.curves import curves_figure, predicted_figure
 from mr_core.plots.figure import MEDIA_TYPES, render
 from mr_core.plots.mapping import mapping_figure
 from mr_core.plots.prompt import prompt_figure
 from mr_core.plots.ranking import ranking_figure
 from mr_core.plots.spectrum import spectrum_figure
-from mr_core.report import diagnose_report, reprogram_report
+from mr_core.report import diagnose_report, reprogram_report, train_source_report
 
 _FORMS: tuple[Literal["svg", "png"], ...] = ("svg", "png")
 
@@ -59,9 +59,9 @@ def diagnose_artifacts(
 ) -> list[Artifact]:
     """Pictures and report of a diagnosis; the predicted curve is drawn where `result` has rows for it."""
     figures = {"spectrum": spectrum_figure(spectrum)}
-    curve = result.get("predicted", {}).get("training_curve")
-    if curve:
-        figures["curves"] = curves_figure(curve, title="Predicted training")
+    predicted = result.get("predicted", {})
+    if predicted.get("training_curve"):
+        figures["curves"] = predicted_figure(predicted["training_curve"], predicted.get("first_steps", []))
     pictures = _rendered(figures)
     report = diagnose_report(result=result, pictures=_svgs(pictures), classes=classes, spec=spec, provenance=provenance)
     return [*pictures, Artifact("report.html", "text/html", report.encode())]
@@ -74,16 +74,22 @@ def evaluate_artifacts(*, classes: Sequence[str], confusion: NDArray[np.integer]
 
 def train_source_artifacts(
     *,
+    result: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     classes: Sequence[str],
     confusion: NDArray[np.integer],
     spectrum: SpectrumContent | None,
+    spec: Mapping[str, Any],
 ) -> list[Artifact]:
-    """Curves and confusion of a source model's training, and the spectrum of its kernel where it was taken."""
+    """Pictures and report of a source model's training, with the spectrum of its kernel where it was taken."""
     figures = {"curves": curves_figure(history), "confusion": confusion_figure(confusion, classes)}
     if spectrum is not None:
         figures["spectrum"] = spectrum_figure(spectrum)
-    return _rendered(figures)
+    pictures = _rendered(figures)
+    report = train_source_report(
+        result=result, pictures=_svgs(pictures), classes=classes, spec=spec, provenance=result["provenance"]
+    )
+    return [*pictures, Artifact("report.html", "text/html", report.encode())]
 
 
 def rank_artifacts(rows: Sequence[Mapping[str, Any]]) -> list[Artifact]:

@@ -37,3 +37,29 @@ def curves_figure(history: Sequence[Mapping[str, Any]], *, title: str = "Trainin
         if abscissa != "time":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def predicted_figure(curve: Sequence[Mapping[str, Any]], first_steps: Sequence[Mapping[str, Any]]) -> Figure:
+    """What a diagnosis predicts of the loss: over a whole training, and over the steps that it measured too.
+
+    `curve` has `step` and `loss`, `first_steps` has `step`, `predicted_loss` and `measured_loss`; without the latter
+    there is one panel.
+    """
+    figure = blank(9 if first_steps else 5, 3.4)
+    axes = figure.subplots(1, 2 if first_steps else 1, squeeze=False)[0]
+    panel(axes[0], title="Predicted training: loss", x="step", y="loss")
+    axes[0].plot(
+        [row["step"] for row in curve], [row["loss"] for row in curve], color=SERIES[0], marker="o", markersize=3
+    )
+    axes[0].set_xscale("symlog", linthresh=1)
+    if first_steps:
+        panel(axes[1], title="First steps, measured against predicted", x="step", y="share of the first loss")
+        steps = [row["step"] for row in first_steps]
+        for name, colour, style in (("predicted", SERIES[0], "--"), ("measured", SERIES[1], "-")):
+            values = [row[f"{name}_loss"] for row in first_steps]
+            axes[1].plot(steps, values, style, color=colour, marker="o", markersize=3, linewidth=1.6, label=name)
+        axes[1].legend(fontsize=8, frameon=False)
+        axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    for each in axes:
+        each.grid(alpha=0.25)
+    return figure

@@ -11,7 +11,9 @@ SHOWN = 30
 
 
 def ranking_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Predicted accuracy of each diagnosed cell with its interval, beside its linear probe; at most 30 cells."""
+    """Predicted accuracy of each diagnosed cell with its interval, beside its linear probe and what a short training
+    reached; at most 30 cells.
+    """
     shown = [row for row in rows if row["predicted"] is not None][:SHOWN]
     figure = blank(8, 1.4 + 0.32 * max(len(shown), 1))
     axes = panel(figure.subplots(), title="Predicted accuracy, with its 90 % interval", x="accuracy in %")
@@ -27,6 +29,9 @@ def ranking_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     probes = [(100 * row["baselines"]["linear_probe"], place) for place, row in enumerate(shown) if row["baselines"]]
     if probes:
         axes.plot(*zip(*probes, strict=True), "|", color=CONTRAST, markersize=9, label="linear probe")
+    trained = [(100 * row["trained"]["validation_accuracy"], at) for at, row in enumerate(shown) if row["trained"]]
+    if trained:
+        axes.plot(*zip(*trained, strict=True), "D", color=CONTRAST, markersize=5, label="trained, validation")
     axes.set_yticks(list(places), [_name(row) for row in shown], fontsize=8)
     axes.invert_yaxis()
     axes.grid(alpha=0.25, axis="x")

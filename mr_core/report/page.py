@@ -19,7 +19,10 @@ _CAPTIONS = {
     "confusion": "Which classes are taken for which",
 }
 _ABSENT = "-"
-_BASELINES = {
+_SPLITS = ("validation accuracy", "test accuracy")
+_NAMES = {
+    "adapter": "This adapter",
+    "source": "This source model",
     "majority": "Always the most frequent class",
     "mapping_only": "The mapping without a trained prompt",
     "linear_probe": "A linear probe on the frozen features",
@@ -47,20 +50,6 @@ def reprogram_report(
 ) -> str:
     """The page of a training: verdict, the adapter beside every baseline, pictures (svg by name), spec, provenance."""
     verdict = result["verdict"]
-    accuracies = {"adapter": result["metrics"], **result["baselines"]}
-    rows = [
-        Row(
-            _BASELINES.get(name, "This adapter" if name == "adapter" else name),
-            tuple(_percent(_accuracy((values or {}).get(split))) for split in ("validation", "test")),
-            name == verdict["use"],
-        )
-        for name, values in accuracies.items()
-    ]
-    use = (
-        "Use the adapter"
-        if verdict["use"] == "adapter"
-        else f"Use the baseline {verdict['use'].replace('_', ' ')} instead"
-    )
     facts = {
         "trainable parameters": f"{result['trainable_parameters']:,}",
         "backbone unchanged": "yes, by checksum" if result["backbone_unchanged"] else "NO",
@@ -69,8 +58,32 @@ def reprogram_report(
         "classes": _listed(classes),
     }
     return _fill(
-        title="Reprogramming", headline=use, reason=verdict["reason"], good=verdict["use"] == "adapter",
-        columns=("validation accuracy", "test accuracy"), rows=rows, facts=facts,
+        title="Reprogramming", headline=_advice(verdict, "adapter"), reason=verdict["reason"],
+        good=verdict["use"] == "adapter", columns=_SPLITS, rows=_comparison(result, "adapter"), facts=facts,
+        pictures=pictures, spec=spec, provenance=provenance,
+    )  # fmt: skip
+
+
+def train_source_report(
+    *,
+    result: Mapping[str, Any],
+    pictures: Mapping[str, str],
+    classes: Sequence[str],
+    spec: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> str:
+    """The page of a source model: verdict, the model beside its baselines, pictures, spec, provenance."""
+    verdict = result["verdict"]
+    facts = {
+        "parameters": f"{result['parameters']['total']:,}, of which {result['parameters']['trained']:,} were trained",
+        "input": f"{' x '.join(map(str, result['input']['shape']))}, {result['input']['from'].replace('_', ' ')}",
+        "kept epoch": f"{result['training']['kept_epoch']} of {result['training']['epochs']}",
+        "seconds": _number(result["timing"]["seconds"]),
+        "classes": _listed(classes),
+    }
+    return _fill(
+        title="Source model", headline=_advice(verdict, "source"), reason=verdict["reason"],
+        good=verdict["use"] == "source", columns=_SPLITS, rows=_comparison(result, "source"), facts=facts,
         pictures=pictures, spec=spec, provenance=provenance,
     )  # fmt: skip
 
@@ -88,6 +101,8 @@ def diagnose_report(
     interval = predicted.get("accuracy_interval")
     span = f"{_percent(interval[0])} to {_percent(interval[1])}" if interval else _ABSENT
     rows = [Row("Predicted before training", (_percent(predicted.get("accuracy")), span), False)]
+    if predicted.get("calibration") is not None:
+        rows.append(Row("By the linearised model alone", (_percent(predicted["linearised_accuracy"]), _ABSENT), False))
     facts = {
         name.replace("_", " "): _plain(value) for name, value in result["spectrum"].items() if name != "label_energy"
     }
@@ -97,6 +112,25 @@ def diagnose_report(
         columns=("accuracy", "90 % interval"), rows=rows, facts=facts | {"classes": _listed(classes)},
         pictures=pictures, spec=spec, provenance=provenance,
     )  # fmt: skip
+
+
+def _comparison(result: Mapping[str, Any], trained: str) -> list[Row]:
+    """What was trained, and every baseline, on validation and test images."""
+    accuracies = {trained: result["metrics"], **result["baselines"]}
+    return [
+        Row(
+            _NAMES.get(name, name),
+            tuple(_percent(_accuracy((values or {}).get(split))) for split in ("validation", "test")),
+            name == result["verdict"]["use"],
+        )
+        for name, values in accuracies.items()
+    ]
+
+
+def _advice(verdict: Mapping[str, Any], trained: str) -> str:
+    if verdict["use"] == trained:
+        return f"Use the {'source model' if trained == 'source' else trained}"
+    return f"Use the baseline {verdict['use'].replace('_', ' ')} instead"
 
 
 def _fill(*, pictures: Mapping[str, str], spec: Mapping[str, Any], provenance: Mapping[str, Any], **words: Any) -> str:

@@ -90,3 +90,16 @@ def test_a_large_kernel_is_passed_in_its_blocks():
 )
 def test_train_source(change, by_hand):
     assert _passed({"kind": "train_source", "trainer": {"epochs": 3}} | change) == by_hand
+
+
+def test_finalists_of_a_ranking_are_trials():
+    spec = {"kind": "rank", "samples": 40, "survivors": 1, "finalists": 3, "trainer": {"kind": "gradient", "epochs": 2}}
+    stored = JobSpec.parse({"dataset": "ds_1", **spec}).model_dump(mode="json")
+    trial = JobSpec.parse(
+        {"dataset": "ds_1", "kind": "trial", "trainer": {"kind": "gradient", "epochs": 2}}
+    ).model_dump(mode="json")
+    alone = images_passed(trial, splits=SPLITS, n_classes=5)
+    assert alone == 100 + 2 * (3 * 80 + 20) + 20
+    assert n_parts(stored, splits=SPLITS, n_classes=5) == 2
+    without = images_of_parts(stored | {"finalists": 0}, splits=SPLITS, n_classes=5)
+    assert images_of_parts(stored, splits=SPLITS, n_classes=5) == without + alone

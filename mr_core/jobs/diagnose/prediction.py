@@ -1,5 +1,6 @@
 """The accuracy and the training curve that a diagnosis predicts from its kernel, or from that of fewer samples."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,8 +16,9 @@ from mr_core.jobs.context import JobContext
 from mr_core.jobs.diagnose.baselines import initial_logits_without
 from mr_core.jobs.diagnose.spec import DiagnoseSpec
 from mr_core.jobs.diagnose.subject import N_FOLDS, Subject
+from mr_core.ntk import calibration
 from mr_core.ntk.empirical import tangent_kernel
-from mr_core.ntk.linear_regime import linear_regime
+from mr_core.ntk.linear_regime import first_steps, linear_regime
 from mr_core.ntk.prediction import (
     accuracy_interval,
     held_out_logits,
@@ -61,6 +63,7 @@ def predict(
                 "training_curve": [],
                 "n_samples": 0,
                 "linear_regime": [],
+                "first_steps": [],
             }
             return Prediction(empty, ridge=None)
         used = stratified_sample(subject.sample.labels, ROWS_OF_FEWER // n_classes, spec.seed)
@@ -77,19 +80,39 @@ def predict(
         "training_curve": training_curve(eigen, initial_logits(torch.tensor([], dtype=torch.int64)), targets),
         "n_samples": len(labels),
         "linear_regime": [],
+        "first_steps": [],
     }
     if spec.kernel == "full":
         logits = initial_logits(torch.tensor([], dtype=torch.int64))
-        figures["linear_regime"] = linear_regime(
-            subject.model,
-            subject.images(used),
-            training_targets(logits, targets),
-            eigen,
-            parameters=subject.model.adapter_parameters(),
-            batch_size=subject.model.batch_limit,
-            beat=context.observer.beat,
-        )
+        measured = (subject.model, subject.images(used), training_targets(logits, targets), eigen)
+        settings: dict[str, Any] = {
+            "parameters": subject.model.adapter_parameters(),
+            "batch_size": subject.model.batch_limit,
+            "beat": context.observer.beat,
+        }
+        figures |= {
+            "linear_regime": linear_regime(*measured, **settings),
+            "first_steps": first_steps(*measured, **settings),
+        }
     return Prediction(figures, ridge=held_out.ridge)
+
+
+def calibrated(
+    figures: Mapping[str, Any], *, untrained: float | None, linear_probe: float | None, n_classes: int
+) -> dict[str, Any]:
+    """The figures with `accuracy` and `accuracy_interval` corrected by adapters that were trained.
+
+    `linearised_accuracy` is what the kernel alone says, `calibration` the version of the coefficients; that is None,
+    and nothing is corrected, without coefficients or where one of the three shares is not known.
+    """
+    linearised = figures["accuracy"]
+    told = {**figures, "linearised_accuracy": linearised, "calibration": None}
+    coefficients = calibration.in_force()
+    if coefficients is None or linearised is None or untrained is None or linear_probe is None:
+        return told
+    shares = {"linearised": linearised, "untrained": untrained, "linear_probe": linear_probe}
+    accuracy, interval = coefficients.accuracy(shares, n_classes=n_classes)
+    return {**told, "accuracy": accuracy, "accuracy_interval": list(interval), "calibration": coefficients.version}
 
 
 def _eigen_of(used: NDArray[np.int64], subject: Subject, context: JobContext) -> Eigen:

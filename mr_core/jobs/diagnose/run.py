@@ -11,7 +11,7 @@ from mr_core.jobs.context import JobContext
 from mr_core.jobs.diagnose.baselines import cheap_baselines, untrained_accuracy
 from mr_core.jobs.diagnose.embedding import Embedding, keep_embedding, load_embedding
 from mr_core.jobs.diagnose.kernels import plan_kernel, read_kernel, require_kernel_fits
-from mr_core.jobs.diagnose.prediction import predict
+from mr_core.jobs.diagnose.prediction import calibrated, predict
 from mr_core.jobs.diagnose.spec import DiagnoseSpec
 from mr_core.jobs.diagnose.subject import N_FOLDS, Subject, load_subject, outputs_through
 from mr_core.jobs.diagnose.verdict import judge
@@ -28,9 +28,9 @@ def diagnose(spec: DiagnoseSpec, context: JobContext) -> JobOutcome:
     """How well the backbone would serve the task, from its tangent kernel on `spec.samples` training images.
 
     The kernel is that of the model as it stands before training (after it, with `spec.adapter`); a mapping that is
-    counted is fitted on the subsample first. The predicted accuracy is that of the linearised model on held-out
-    parts of the subsample, hence of a training set a little smaller than it: `mr_core.ntk.prediction` says what
-    that leaves out.
+    counted is fitted on the subsample first. The linearised accuracy is that of kernel regression on held-out parts of
+    the subsample, hence of a training set a little smaller than it (`mr_core.ntk.prediction` says what that leaves
+    out); the predicted one corrects it by what adapters reached that were trained (`mr_core.ntk.calibration`).
 
     Raises SpecError (fewer samples than classes, nothing to train, an adapter of other classes), KernelError (over
     the memory cap, not finite), DatasetError, BackboneError and AdapterError.
@@ -58,17 +58,28 @@ def diagnose(spec: DiagnoseSpec, context: JobContext) -> JobOutcome:
     read = reading.spectrum
     summary = {**read.summary, "precision": spec.precision}
     prediction = predict(spec, subject, reading.eigen, outputs, duplicate_of, context)
-    predicted = prediction.figures
     folds = stratified_folds(sample.labels, duplicate_of, n_folds=N_FOLDS, seed=spec.seed)
     baselines = cheap_baselines(
         plain, labels, folds, None if spec.adapter else model.label_mapping, backbone=model.backbone, classes=classes
+    )
+    is_approximate = spec.kernel != "full" and reading.traces.get("input_transform", 0) > 0
+    untrained = (
+        None
+        if spec.adapter
+        else untrained_accuracy(model.label_mapping, through, labels, folds, n_classes=len(classes))
+    )
+    predicted = calibrated(
+        prediction.figures,
+        untrained=None if is_approximate else untrained,
+        linear_probe=baselines["linear_probe"],
+        n_classes=len(classes),
     )
     verdict = judge(
         summary,
         predicted,
         baselines,
         is_trained=spec.adapter is not None,
-        is_approximate=spec.kernel != "full" and reading.traces.get("input_transform", 0) > 0,
+        is_approximate=is_approximate,
     )
     result = {
         "spectrum": summary,
@@ -76,9 +87,7 @@ def diagnose(spec: DiagnoseSpec, context: JobContext) -> JobOutcome:
         "verdict": verdict,
         "baselines": baselines,
         "scores": {
-            "untrained_accuracy": None
-            if spec.adapter
-            else untrained_accuracy(model.label_mapping, through, labels, folds, n_classes=len(classes)),
+            "untrained_accuracy": untrained,
             **cheap_scores(through, labels),
         },
         "image_size": model.input_transform.image_size,

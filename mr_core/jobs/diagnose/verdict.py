@@ -3,11 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mr_core.ntk import calibration
 from mr_core.ntk.prediction import accuracy_interval
 
-LIMITS = (
+LINEARISED = (
     "The prediction is that of the linearised model trained with squared loss on the sampled images; it is not "
     "calibrated against trained adapters, and more images or feature learning can take a real run above it"
+)
+CALIBRATED = (
+    "The prediction is that of the linearised model ({linearised}), corrected by {n_rows} adapters trained on "
+    "{n_groups} datasets of a few hundred images, for 8 epochs: a task unlike theirs or a longer training can end "
+    "outside the interval"
 )
 
 
@@ -58,7 +64,7 @@ def judge(
     else:
         label = "promising"
         finding = f"the adapter is predicted above the linear probe: {numbers}"
-    sentences = [finding[0].upper() + finding[1:], LIMITS]
+    sentences = [finding[0].upper() + finding[1:], _limits(predicted)]
     if summary.get("method") == "lanczos":
         sentences.append(_matrix_free(summary, predicted, rows))
     if is_approximate:
@@ -71,6 +77,17 @@ def judge(
             "The kernel is that of the trained adapter, which may have seen these images: the accuracy is optimistic"
         )
     return {"label": label, "reason": ". ".join(sentences) + "."}
+
+
+def _limits(predicted: Mapping[str, Any]) -> str:
+    coefficients = calibration.in_force()
+    if coefficients is None or predicted["calibration"] is None:
+        return LINEARISED
+    return CALIBRATED.format(
+        linearised=_percent(predicted["linearised_accuracy"]),
+        n_rows=coefficients.n_rows,
+        n_groups=coefficients.n_groups,
+    )
 
 
 def _matrix_free(summary: Mapping[str, Any], predicted: Mapping[str, Any], rows: int) -> str:

@@ -77,9 +77,11 @@ def screen(spec: RankSpec, context: JobContext, chosen: NDArray[np.int64]) -> li
 
 
 def _of_backbone(place: int, spec: RankSpec, context: JobContext, chosen: NDArray[np.int64]) -> Iterator[Cell]:
+    backbone: Backbone | None = None
     for i, transform in enumerate(spec.input_transforms):
         try:
-            backbone = ready_backbone(context, spec.backbones[place], transform)
+            if backbone is None or backbone.calibrated_statistics:  # which are of the images in one transform
+                backbone = ready_backbone(context, spec.backbones[place], transform)
             transform.check(backbone.canvas_size)
             outputs, labels = _outputs(transform, backbone, context, chosen)
         except ReprogrammingError as error:

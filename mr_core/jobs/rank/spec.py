@@ -12,6 +12,8 @@ from mr_core.input_transforms.padding.spec import PaddingSpec
 from mr_core.jobs.base import Identifier, JobSpec
 from mr_core.label_mappings import AnyLabelMappingSpec
 from mr_core.label_mappings.iterative.spec import IterativeSpec
+from mr_core.trainers import AnyTrainerSpec
+from mr_core.trainers.gradient.spec import GradientSpec
 
 if TYPE_CHECKING:
     from mr_core.jobs.context import JobContext
@@ -23,8 +25,9 @@ MOST_CELLS = 200
 class RankSpec(JobSpec):
     """A grid of backbones x input transforms x label mappings: cheap scores for all, a diagnosis for the best of them.
 
-    The cells are ordered by predicted accuracy, each with its interval and its probability of being the best. A cell
-    that cannot be is reported with its error; the rest runs. The diagnoses are sub-jobs, spread over the workers.
+    The cells are ordered by predicted accuracy, each with its interval and its probability of being the best; those
+    that were trained come before them, by their accuracy on validation images. A cell that cannot be is reported with
+    its error; the rest runs. Diagnoses and trainings are sub-jobs, spread over the workers.
     """
 
     kind: Literal["rank"] = "rank"
@@ -34,6 +37,12 @@ class RankSpec(JobSpec):
     samples: int = Field(200, ge=4, le=5000, description="Training images that scores and kernels are taken on.")
     survivors: int = Field(8, ge=1, le=50, description="Cells, the best by their cheap scores, that get a kernel.")
     kernel: Literal["full", "trace", "pseudo"] = Field("full", description="As in `diagnose`.")
+    finalists: int = Field(
+        0, ge=0, le=20, description="Cells, the best by prediction, that are then trained, and lead the order by that."
+    )
+    trainer: AnyTrainerSpec = Field(
+        GradientSpec(epochs=4), description="Of the finalists; keep it short. A fifth of the images judges them."
+    )
 
     @model_validator(mode="after")
     def _grid_is_small(self) -> Self:

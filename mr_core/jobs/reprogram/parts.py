@@ -11,10 +11,13 @@ from mr_core.jobs.context import JobContext
 from mr_core.jobs.places import Places, divided
 from mr_core.jobs.preparation import ImageSource
 from mr_core.jobs.reprogram.spec import ReprogramSpec
+from mr_core.jobs.trial.spec import TrialSpec
 from mr_core.trainers.trainer import LabelledFeatures, LabelledInputs
 
+Training = ReprogramSpec | TrialSpec
 
-def places_of(spec: ReprogramSpec, context: JobContext) -> Places:
+
+def places_of(spec: Training, context: JobContext) -> Places:
     """Which images of which split each part holds; parts without images are left out."""
     return divided(context.dataset, validation_fraction=spec.evaluation.validation_fraction, seed=spec.seed)
 

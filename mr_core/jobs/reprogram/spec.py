@@ -31,11 +31,9 @@ class Evaluation(MethodSpec):
     )
 
 
-class ReprogramSpec(AroundBackbone, JobSpec):
-    """Train an adapter: an input transform and a label mapping around the frozen backbone."""
+class TrainsAdapter(AroundBackbone):
+    """What determines an adapter's training."""
 
-    leaves_adapter: ClassVar[bool] = True
-    kind: Literal["reprogram"] = "reprogram"
     input_transform: AnyInputTransformSpec = PaddingSpec()
     label_mapping: AnyLabelMappingSpec = IterativeSpec()
     trainer: AnyTrainerSpec = GradientSpec()
@@ -62,6 +60,13 @@ class ReprogramSpec(AroundBackbone, JobSpec):
                 "evaluation.validation_fraction is 0, so there is nothing to select on: set trainer.selection to 'last'"
             )
         return self
+
+
+class ReprogramSpec(TrainsAdapter, JobSpec):
+    """Train an adapter: an input transform and a label mapping around the frozen backbone."""
+
+    leaves_adapter: ClassVar[bool] = True
+    kind: Literal["reprogram"] = "reprogram"
 
     def run(self, context: JobContext) -> JobOutcome:
         from mr_core.jobs.reprogram.run import reprogram

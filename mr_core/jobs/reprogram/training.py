@@ -13,8 +13,7 @@ from mr_core.evaluation import predict_logits
 from mr_core.jobs.context import JobContext
 from mr_core.jobs.places import Places
 from mr_core.jobs.preparation import ready_backbone
-from mr_core.jobs.reprogram.parts import read_parts
-from mr_core.jobs.reprogram.spec import ReprogramSpec
+from mr_core.jobs.reprogram.parts import Training, read_parts
 from mr_core.reprogrammed import FeatureHead, ReprogrammedModel, Trainable
 from mr_core.threads import threads_for
 from mr_core.trainers.trainer import LabelledFeatures, LabelledInputs, TrainingHistory, TrainingRun
@@ -40,13 +39,13 @@ class Trained:
         return replace(self, model=model, trainable=FeatureHead(model) if self.trainable is not self.model else model)
 
 
-def untrained_model(spec: ReprogramSpec, backbone: Backbone, context: JobContext) -> ReprogrammedModel:
+def untrained_model(spec: Training, backbone: Backbone, context: JobContext) -> ReprogrammedModel:
     """The spec's model before training, on the job's device."""
     mapping = spec.label_mapping.build(backbone, context.dataset.classes)
     return ReprogrammedModel(spec.input_transform.build(backbone.preprocessing), backbone, mapping).to(context.device)
 
 
-def train_repeats(spec: ReprogramSpec, context: JobContext, backbone: Backbone, parts: Parts) -> list[Trained]:
+def train_repeats(spec: Training, context: JobContext, backbone: Backbone, parts: Parts) -> list[Trained]:
     """A training a seed, in order; of a single one the scores are left to the job's evaluation."""
     through = backbone
     if spec.precision != "float32":
@@ -87,7 +86,7 @@ def seed_statistics(trained: Sequence[Trained], chosen: Trained) -> dict[str, An
     return summary
 
 
-def random_control(spec: ReprogramSpec, context: JobContext, places: Places) -> Scores | None:
+def random_control(spec: Training, context: JobContext, places: Places) -> Scores | None:
     """The same adapter trained on the same architecture with random weights, where the spec asks for it."""
     if not spec.evaluation.random_backbone or spec.backbone.startswith(RANDOM_PREFIX):
         return None
@@ -99,7 +98,7 @@ def random_control(spec: ReprogramSpec, context: JobContext, places: Places) -> 
 
 
 def _train(
-    spec: ReprogramSpec,
+    spec: Training,
     context: JobContext,
     backbone: Backbone,
     parts: Parts,

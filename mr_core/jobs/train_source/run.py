@@ -110,7 +110,12 @@ def train_source(spec: TrainSourceSpec, context: JobContext) -> JobOutcome:
     }  # fmt: skip
     confusion = (metrics["test"] or metrics["validation"] or {"confusion": np.zeros((len(classes),) * 2)})["confusion"]
     pictures = train_source_artifacts(
-        history=history.rows, classes=classes, confusion=np.asarray(confusion, dtype=np.int64), spectrum=spectrum
+        result=result,
+        history=history.rows,
+        classes=classes,
+        confusion=np.asarray(confusion, dtype=np.int64),
+        spectrum=spectrum,
+        spec=spec.model_dump(mode="json"),
     )
     return JobOutcome(result=result, backbone=content, spectrum=spectrum, artifacts=[*pictures, *files])
 

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from mr_core.ntk.empirical import tangent_kernel
-from mr_core.ntk.linear_regime import STEPS, linear_regime
+from mr_core.ntk.linear_regime import FIRST_STEPS, STEPS, first_steps, linear_regime
 from mr_core.ntk.spectrum import eigendecomposition
 
 TARGETS = functional.one_hot(torch.tensor([0, 1, 2, 0, 1, 2]), 3).double()
@@ -84,3 +84,43 @@ def test_a_model_whose_parameters_take_no_part_has_no_steps(images):
     model = Constant()
     eigen = eigendecomposition(tangent_kernel(model, images, parameters=[model.used]).total())
     assert linear_regime(model, images, TARGETS, eigen, parameters=[model.unused], batch_size=4) == []
+
+
+def steps_of(model, images, **values):
+    parameters = model.adapter_parameters()
+    kernel = tangent_kernel(model, images, parameters=parameters).total()
+    found = first_steps(
+        model, images, TARGETS, eigendecomposition(kernel), parameters=parameters, batch_size=4, **values
+    )
+    return kernel, found
+
+
+@pytest.mark.parametrize("mapping", ["linear", "trained linear"])
+def test_the_first_steps_of_a_linear_head_are_those_predicted(mapping, reprogrammed, images):
+    _, steps = steps_of(reprogrammed(mapping, framed=False), images[..., :4, :4])
+    assert [row["step"] for row in steps] == list(range(FIRST_STEPS + 1))
+    for row in steps:
+        assert row["measured_loss"] == pytest.approx(row["predicted_loss"], rel=1e-9)
+    assert steps[-1]["measured_loss"] < steps[0]["measured_loss"] == 1
+
+
+def test_the_first_steps_of_a_prompt_are_gradient_descent_and_powers_of_the_kernel(reprogrammed, images):
+    model = reprogrammed("trained linear")
+    before = [parameter.detach().clone() for parameter in model.adapter_parameters()]
+    kernel, steps = steps_of(model, images, n_steps=3)
+    assert all(torch.equal(old, new) for old, new in zip(before, model.adapter_parameters(), strict=True))
+    theta = kernel.dense()
+    rate = 1 / float(torch.linalg.eigvalsh(theta)[-1])
+    left = (model(images) - TARGETS).detach().flatten()
+    first = float(left.square().sum())
+    for row in steps:
+        with torch.no_grad():
+            measured = float((model(images) - TARGETS).square().sum())
+        assert row["measured_loss"] == pytest.approx(measured / first, rel=1e-9)
+        assert row["predicted_loss"] == pytest.approx(float(left.square().sum()) / first, rel=1e-6)
+        left = left - rate * theta @ left
+        (0.5 * (model(images) - TARGETS).square().sum()).backward()
+        with torch.no_grad():
+            for parameter in model.adapter_parameters():
+                parameter -= rate * parameter.grad
+                parameter.grad = None

@@ -5,7 +5,7 @@ import pytest
 
 from mr_core.jobs.outcome import SpectrumContent
 from mr_core.plots.confusion import confusion_figure
-from mr_core.plots.curves import curves_figure
+from mr_core.plots.curves import curves_figure, predicted_figure
 from mr_core.plots.figure import label, render
 from mr_core.plots.mapping import mapping_figure
 from mr_core.plots.prompt import prompt_figure
@@ -81,6 +81,19 @@ def test_losses_and_accuracies_have_a_panel_each():
     loss, accuracy = curves_figure(rows).axes
     assert list(loss.get_lines()[0].get_ydata()) == [2.0, 1.0]
     assert list(accuracy.get_lines()[0].get_xdata()) == [2]
+
+
+def test_a_prediction_stands_beside_what_was_measured_of_it():
+    curve = [{"step": 0, "loss": 0.45}, {"step": 10, "loss": 0.2}]
+    steps = [
+        {"step": 0, "predicted_loss": 1.0, "measured_loss": 1.0},
+        {"step": 1, "predicted_loss": 0.8, "measured_loss": 0.9},
+    ]
+    whole, first = predicted_figure(curve, steps).axes
+    assert list(whole.get_lines()[0].get_ydata()) == [0.45, 0.2]
+    assert [list(line.get_ydata()) for line in first.get_lines()] == [[1.0, 0.8], [1.0, 0.9]]
+    assert [text.get_text() for text in first.get_legend().get_texts()] == ["predicted", "measured"]
+    assert len(predicted_figure(curve, []).axes) == 1
 
 
 def test_an_empty_history_says_so():

@@ -24,7 +24,7 @@ TRAINED = {
 }
 DIAGNOSED = {
     "spectrum": {"n_samples": 2, "lambda_min": None, "label_energy": [[1, 0.5]], "resolution": {"limit": 1e-9}},
-    "predicted": {"accuracy": 0.85, "accuracy_interval": [0.8, 0.9], "training_curve": [{"epoch": 1, "loss": 0.5}]},
+    "predicted": {"accuracy": 0.85, "accuracy_interval": [0.8, 0.9], "training_curve": [{"step": 1, "loss": 0.5}]},
     "verdict": {"label": "promising", "reason": "labels lie on top"},
 }
 

@@ -92,7 +92,10 @@ def test_result_has_the_shape_that_clients_rely_on(run):
     assert set(result["spectrum"]) == SPECTRUM_KEYS
     assert (result["spectrum"]["n_samples"], result["spectrum"]["n_classes"]) == (24, 3)
     assert result["spectrum"]["n_parameters"] == 3 * (144 - 16)
-    assert set(result["predicted"]) == {"accuracy", "accuracy_interval", "training_curve", "n_samples", "linear_regime"}
+    assert set(result["predicted"]) == {
+        "accuracy", "accuracy_interval", "linearised_accuracy", "calibration", "training_curve", "n_samples",
+        "linear_regime", "first_steps",
+    }  # fmt: skip
     low, high = result["predicted"]["accuracy_interval"]
     assert low <= result["predicted"]["accuracy"] <= high
     assert set(result["verdict"]) == {"label", "reason"}
@@ -115,7 +118,33 @@ def test_learns_what_colours_tell(run, mapping, kernel):
     assert result["baselines"]["majority"] == pytest.approx(1 / 3)
     assert result["predicted"]["accuracy"] >= 1 / 3
     if mapping == "linear":
-        assert result["predicted"]["accuracy"] == 1
+        assert result["predicted"]["linearised_accuracy"] == 1
+
+
+def test_the_prediction_is_corrected_by_the_coefficients_in_force(run, coefficients):
+    result = run().result
+    shares = {
+        "linearised": result["predicted"]["linearised_accuracy"],
+        "untrained": result["scores"]["untrained_accuracy"],
+        "linear_probe": result["baselines"]["linear_probe"],
+    }
+    accuracy, interval = coefficients.accuracy(shares, n_classes=3)
+    assert result["predicted"]["calibration"] == "test"
+    assert (result["predicted"]["accuracy"], result["predicted"]["accuracy_interval"]) == (accuracy, list(interval))
+    assert "corrected by 60 adapters trained on 10 datasets" in result["verdict"]["reason"]
+
+
+def test_without_coefficients_the_prediction_is_that_of_the_linearised_model(run):
+    result = run().result
+    assert result["predicted"]["calibration"] is None
+    assert result["predicted"]["accuracy"] == result["predicted"]["linearised_accuracy"]
+    assert "not calibrated" in result["verdict"]["reason"]
+
+
+def test_a_kernel_that_overestimates_prompts_is_not_corrected_as_if_it_did_not(run, coefficients):
+    predicted = run(kernel="trace").result["predicted"]
+    assert predicted["calibration"] is None
+    assert predicted["accuracy"] == predicted["linearised_accuracy"]
 
 
 def test_a_head_alone_keeps_the_kronecker_form(run):

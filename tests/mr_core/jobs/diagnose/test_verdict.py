@@ -5,8 +5,9 @@ from mr_core.jobs.diagnose.verdict import judge
 SUMMARY = {"n_samples": 100, "n_classes": 3, "n_parameters": 1000, "kernel": "trace"}
 
 
-def verdict(accuracy, probe, *, summary=SUMMARY, **flags):
-    predicted = {"accuracy": accuracy, "accuracy_interval": [accuracy - 0.1, accuracy + 0.1]}
+def verdict(accuracy, probe, *, summary=SUMMARY, corrected=None, **flags):
+    predicted = {"accuracy": accuracy, "accuracy_interval": [accuracy - 0.1, accuracy + 0.1], "calibration": None}
+    predicted |= corrected or {}
     baselines = {"majority": 0.3, "mapping_only": None, "linear_probe": probe, "zero_shot": 0.25}
     return judge(summary, predicted, baselines, **({"is_trained": False} | flags))
 
@@ -38,6 +39,12 @@ def test_reason_names_the_numbers_and_the_limits():
     assert "linear probe 60.0 %" in reason
     assert "mapping only" not in reason
     assert "linearised" in reason
+
+
+def test_reason_says_what_a_calibrated_prediction_was_corrected_by(coefficients):
+    reason = verdict(0.8, 0.6, corrected={"calibration": "test", "linearised_accuracy": 0.71})["reason"]
+    assert "linearised model (71.0 %)" in reason
+    assert "60 adapters trained on 10 datasets" in reason
 
 
 def test_reason_owns_up_to_a_reduced_kernel_and_to_training_images():

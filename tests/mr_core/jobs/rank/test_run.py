@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from scipy.integrate import quad
-from scipy.stats import beta
+from scipy.special import logit
+from scipy.stats import beta, norm
 
 from mr_core.datasets.dataset import open_dataset
 from mr_core.errors import BackboneError, SpecError
 from mr_core.job_spec import JobSpec
+from mr_core.jobs import JOB_KINDS
 from mr_core.jobs.context import JobContext
-from mr_core.jobs.rank.run import probability_of_being_best
+from mr_core.jobs.rank.run import accuracy_draws, probability_of_being_best
 from mr_core.observer import Observer
 from mr_core.sub_jobs import SubJobEnd, SubJobs
 from tests.mr_core.jobs.diagnose.test_run import archive
@@ -41,8 +43,10 @@ class Keeping(Observer):
 def run(tmp_path, tiny_backbone, monkeypatch):
     monkeypatch.setattr("mr_core.jobs.diagnose.run.diagnose_artifacts", lambda **_: [])
     dataset = open_dataset(archive(tmp_path / "squares.zip"), scratch=tmp_path)
+    loaded: list[str] = []
 
     def load(backbone_id):
+        loaded.append(backbone_id)
         if backbone_id != "builtin/tiny":
             raise BackboneError(f"there is no backbone {backbone_id}", param="backbone")
         return tiny_backbone
@@ -54,6 +58,7 @@ def run(tmp_path, tiny_backbone, monkeypatch):
         )  # fmt: skip
         return JobSpec.parse({"kind": "rank", "dataset": "squares", "samples": 24, **GRID, **fields}).run(context)
 
+    rank.loaded = loaded
     return rank
 
 
@@ -76,6 +81,11 @@ def test_cells_come_best_first_with_what_each_is_predicted(run):
     assert outcome.result["verdict"]["label"] == rows[0]["verdict"]["label"]
 
 
+def test_a_backbone_is_loaded_once_for_all_its_cells_and_once_a_diagnosis(run):
+    run(survivors=1)
+    assert len(run.loaded) == 1 + 1
+
+
 def test_only_the_most_promising_cells_get_a_kernel(run):
     rows = run(survivors=1).result["cells"]
     diagnosed, others = rows[0], rows[1:]
@@ -93,6 +103,41 @@ def test_a_cell_with_nothing_to_train_stands_by_what_it_reaches(run):
     assert low <= alone["predicted"]["accuracy"] <= high
     assert (alone["verdict"]["label"], alone["n_samples"], alone["error"]) == ("nothing_to_train", 24, None)
     assert sum(row["probability_best"] for row in rows) == pytest.approx(1)
+
+
+def test_finalists_are_trained_and_lead_by_what_they_reached(run):
+    outcome = run(finalists=2, trainer={"kind": "gradient", "epochs": 2})
+    rows = outcome.result["cells"]
+    assert [row["trained"] is not None for row in rows] == [True, True, False, False]
+    reached = [row["trained"]["validation_accuracy"] for row in rows[:2]]
+    assert reached == sorted(reached, reverse=True)
+    assert {(row["trained"]["epochs"], row["trained"]["n_validation"]) for row in rows[:2]} == {(2, 6)}
+    worst = min(row["predicted"]["accuracy"] for row in rows[:2])
+    assert worst >= max(row["predicted"]["accuracy"] for row in rows[2:])
+    assert f"{reached[0]:.1%} of 6 validation images" in outcome.result["verdict"]["reason"]
+    assert sum(row["probability_best"] for row in rows) == pytest.approx(1)
+    assert "trial" not in JOB_KINDS
+
+
+def test_what_needs_no_training_competes_with_what_was_trained(run):
+    transforms = [{"kind": "identity"}, {"kind": "watermark"}]
+    rows = run(input_transforms=transforms, finalists=1, trainer={"kind": "gradient", "epochs": 1}).result["cells"]
+    measured = [row for row in rows if row["trained"] or row["verdict"]["label"] == "nothing_to_train"]
+    assert len(measured) == 2
+    assert rows[:2] == measured
+
+
+def test_a_training_that_fails_leaves_its_prediction(run):
+    class TrainingFails(SubJobs):
+        def run(self, specs, context):
+            ends = super().run(specs, context)
+            failed = SubJobEnd("failed", error={"code": "training_diverged", "detail": "loss nan"})
+            return {name: failed if name.endswith("trained") else end for name, end in ends.items()}
+
+    rows = run(sub_jobs=TrainingFails(), finalists=1).result["cells"]
+    (failed,) = [row for row in rows if row["error"]]
+    assert (failed["trained"], failed["error"]["code"]) == (None, "training_diverged")
+    assert failed["predicted"] is not None
 
 
 def test_a_cell_that_cannot_be_is_reported_and_the_rest_runs(run):
@@ -159,11 +204,27 @@ def test_fewer_samples_than_classes_are_refused(run, tmp_path):
         run(samples=2)
 
 
+def _draws(*predicted, n=50, version=None):
+    generator = np.random.default_rng(0)
+    rows = [
+        {"predicted": {"accuracy": share, "calibration": version}, "n_samples": n, "trained": None}
+        for share in predicted
+    ]
+    return [accuracy_draws(row, generator) for row in rows]
+
+
 def test_probability_of_being_best_is_that_of_the_posteriors():
-    cells = [(0.8, 50), (0.7, 50)]
-    first, second = (beta(share * n + 0.5, (1 - share) * n + 0.5) for share, n in cells)
+    first, second = (beta(share * 50 + 0.5, (1 - share) * 50 + 0.5) for share in (0.8, 0.7))
     exact, _ = quad(lambda x: first.pdf(x) * second.cdf(x), 0, 1)
-    shares = probability_of_being_best(cells, seed=0)
+    shares = probability_of_being_best(_draws(0.8, 0.7))
     assert shares[0] == pytest.approx(exact, abs=0.015)
     assert sum(shares) == pytest.approx(1)
-    assert np.allclose(probability_of_being_best([(0.5, 10)] * 4, seed=1), 0.25, atol=0.02)
+    assert np.allclose(probability_of_being_best(_draws(*[0.5] * 4, n=10)), 0.25, atol=0.02)
+
+
+def test_a_calibrated_prediction_is_as_unsure_as_its_interval(coefficients):
+    """Two of them differ by a normal variable of log odds; many samples make it no surer."""
+    deviation = coefficients.half_width / norm.ppf(0.95)
+    gap = logit((0.8 * 200 + 0.5) / 201) - logit((0.7 * 200 + 0.5) / 201)
+    shares = probability_of_being_best(_draws(0.8, 0.7, n=100_000, version="test"))
+    assert shares[0] == pytest.approx(norm.cdf(gap / (deviation * np.sqrt(2))), abs=0.015)

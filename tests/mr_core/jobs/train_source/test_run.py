@@ -3,6 +3,7 @@
 import json
 import zipfile
 from contextlib import suppress
+from html import escape
 
 import numpy as np
 import pytest
@@ -92,7 +93,16 @@ def test_leaves_a_backbone_that_does_what_its_metrics_say(archive, tmp_path):
     assert result["parameters"] == {"trained": 193 * 48 + 49 * 48 + 49 * 3, "total": 193 * 48 + 49 * 48 + 49 * 3}
     assert result["verdict"]["use"] in {"source", "majority", "linear_probe"}
     assert (result["tangent_kernel"], result["backbone_unchanged"]) == (None, None)
-    assert {"plots/curves.svg", "plots/confusion.png", "predictions.csv"} <= {file.name for file in outcome.artifacts}
+    files = {file.name: file.content for file in outcome.artifacts}
+    assert {"plots/curves.svg", "plots/confusion.png", "predictions.csv", "report.html"} <= set(files)
+    page = files["report.html"].decode()
+    for words in (
+        "This source model",
+        "A linear probe on the frozen features",
+        result["verdict"]["reason"],
+        "were trained",
+    ):
+        assert escape(words) in page
     assert result["metrics"]["test"]["accuracy"] > 0.7
     backbone = load_backbone(outcome.backbone.description, weights=saved(outcome, tmp_path))
     assert backbone.source_classes == ("0", "1", "7")
