@@ -20,6 +20,7 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -213,8 +214,13 @@ class Soak:
             for what, most in (("memory_mb", MEMORY_MB), ("files", FILES)):
                 before, after = (statistics.median(getattr(s, what)[name] for s in part) for part in (early, late))
                 found += [f"{what} of {name}: {before:.0f}, later {after:.0f}"] if after - before > most else []
-        for what, most in (("processes", 0), ("connections", CONNECTIONS)):
-            before, after = (statistics.median(getattr(s, what) for s in part) for part in (early, late))
+        counts: tuple[tuple[str, Callable[[Sample], int], int], ...] = (
+            # Every connection is a process of the database's: one more of a pool is no leak of processes.
+            ("processes beside the connections'", lambda sample: sample.processes - sample.connections, 0),
+            ("connections", lambda sample: sample.connections, CONNECTIONS),
+        )
+        for what, count, most in counts:
+            before, after = (statistics.median(count(sample) for sample in part) for part in (early, late))
             found += [f"{what}: {before:.0f}, later {after:.0f}"] if after - before > most else []
         return found
 
