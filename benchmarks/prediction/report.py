@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from mr_core.ntk.calibration import COVERAGE, FEATURES, Measured, fit, left_out, share_of
 
@@ -189,4 +189,4 @@ def _by_data(rows: Sequence[Row]) -> list[list[Row]]:
 def _spearman(first: Sequence[float], second: Sequence[float]) -> float:
     if len(set(first)) < 2 or len(set(second)) < 2:
         return math.nan
-    return float(spearmanr(first, second).statistic)
+    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])

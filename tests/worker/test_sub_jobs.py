@@ -14,6 +14,12 @@ from tests.worker.toy import ToyParentSpec
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture
+def settings(settings):
+    """No lease runs out here, however busy the machine: nobody would take the job up again."""
+    return settings.model_copy(update={"lease_s": 60})
+
+
 def digest(steps):
     value = hashlib.sha256(b"0").digest()
     for _ in range(steps):

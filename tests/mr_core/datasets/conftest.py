@@ -60,12 +60,14 @@ def both(tree: Callable[..., dict[str, bytes]]) -> dict[str, bytes]:
 
 @pytest.fixture
 def write_zip(tmp_path: Path) -> Callable[..., Path]:
-    """A zip of files by name; a name that ends in / is a folder."""
+    """A zip of files by name, the same bytes whenever it is written; a name that ends in / is a folder."""
 
     def write(files: Mapping[str, bytes], name: str = "data.zip", method: int = zipfile.ZIP_DEFLATED) -> Path:
         with zipfile.ZipFile(tmp_path / name, "w", method) as archive:
             for file, data in files.items():
-                archive.writestr(file, data)
+                info = zipfile.ZipInfo(file)
+                info.external_attr = 0o40775 << 16 | 0x10 if file.endswith("/") else 0o600 << 16
+                archive.writestr(info, data, compress_type=method)
         return tmp_path / name
 
     return write
