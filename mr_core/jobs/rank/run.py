@@ -100,17 +100,7 @@ def accuracy_draws(row: Mapping[str, Any], generator: np.random.Generator) -> Fl
 
 
 def _diagnosis(spec: RankSpec, cell: Cell) -> DiagnoseSpec:
-    return DiagnoseSpec(
-        dataset=spec.dataset,
-        backbone=spec.backbones[cell.backbone],
-        input_transform=spec.input_transforms[cell.input_transform],
-        label_mapping=spec.label_mappings[cell.label_mapping],
-        samples=spec.samples,
-        kernel=spec.kernel,
-        device=spec.device,
-        seed=spec.seed,
-        budget=spec.budget,
-    )
+    return DiagnoseSpec(**_alone(spec, cell), samples=spec.samples, kernel=spec.kernel)
 
 
 def _trained_name(cell: Cell) -> str:
@@ -118,16 +108,20 @@ def _trained_name(cell: Cell) -> str:
 
 
 def _trial(spec: RankSpec, cell: Cell) -> TrialSpec:
-    return TrialSpec(
-        dataset=spec.dataset,
-        backbone=spec.backbones[cell.backbone],
-        input_transform=spec.input_transforms[cell.input_transform],
-        label_mapping=spec.label_mappings[cell.label_mapping],
-        trainer=spec.trainer,
-        device=spec.device,
-        seed=spec.seed,
-        budget=spec.budget,
-    )
+    return TrialSpec(**_alone(spec, cell), trainer=spec.trainer)
+
+
+def _alone(spec: RankSpec, cell: Cell) -> dict[str, Any]:
+    """What a job on one cell has of the ranking's spec."""
+    return {
+        "dataset": spec.dataset,
+        "backbone": spec.backbones[cell.backbone],
+        "input_transform": spec.input_transforms[cell.input_transform],
+        "label_mapping": spec.label_mappings[cell.label_mapping],
+        "device": spec.device,
+        "seed": spec.seed,
+        "budget": spec.budget,
+    }
 
 
 def _reached(end: SubJobEnd) -> dict[str, Any]:
