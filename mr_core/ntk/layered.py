@@ -19,7 +19,7 @@ from mr_core.ntk.precision import jacobian_dtype
 
 CHUNK_SAMPLES = 64
 CHUNK_BYTES = 256 * 2**20  # of one layer: what the positions of a batch see, and the gradients there
-TOLERANCE = 1e-3  # of the gradient of the first sample, against automatic differentiation
+TOLERANCE = 1e-3  # of the first sample: its gradient against automatic differentiation's, its output beside another
 
 
 def module_kernel(
@@ -61,7 +61,8 @@ def layered_kernel(
     are formed or the positions taken two by two, whichever is cheaper.
 
     The form asks that every parameter belongs to a layer of `layers_of` that is called once; the gradient of the first
-    sample is compared with automatic differentiation's, so a weight that is used in another way too is noticed.
+    sample is compared with automatic differentiation's, so a weight that is used in another way too is noticed, and its
+    output with that beside another, so are statistics of the batch.
     Call it within `exact_arithmetic`. KernelError over the cap, or where a gradient is not finite.
     """
     layers = layers_of(module, names)
@@ -70,7 +71,7 @@ def layered_kernel(
     dtype = jacobian_dtype(module)
     inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
     network = _Network(module, layers, widened_state(module, dtype), names)
-    n_positions = network.positions_of(inputs[:1])
+    n_positions = network.positions_of(inputs[:1]) if network.keeps_apart(inputs[:2]) else None
     if n_positions is None:
         return None
     n, n_rows = len(inputs), 1 if kind == "pseudo" else n_outputs
@@ -117,6 +118,11 @@ class _Network:
         self._module, self._layers = module, layers
         self._leaves = {name: state[name].clone().requires_grad_() for name in names}
         self._state = {**state, **self._leaves}
+
+    def keeps_apart(self, samples: Tensor) -> bool:
+        """Whether the first sample's output is the same beside the others: gradients are taken of whole batches."""
+        together, alone = (self._forward(part)[0][0].detach() for part in (samples, samples[:1]))
+        return bool((together - alone).norm() <= TOLERANCE * alone.norm()) or not bool(alone.isfinite().all())
 
     def positions_of(self, first: Tensor) -> dict[str, int] | None:
         """Positions of each layer's output; None where the layers do not make up the gradient of this sample."""

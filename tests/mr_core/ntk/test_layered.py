@@ -156,3 +156,14 @@ def test_a_gradient_that_is_not_finite_names_sample_and_layer():
     with pytest.raises(KernelError, match=r"sample 3 is not finite \(output 0, layer 0\)") as caught:
         kernels(module, inputs)
     assert caught.value.sample == 3
+
+
+def test_samples_that_see_each_other_are_left_to_the_general_path():
+    """Statistics of the batch: a sample alone has an output of its own, which is what the kernel is of."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False, track_running_stats=False), nn.Flatten(), nn.LazyLinear(3)
+    )
+    module(torch.rand(2, *SHAPE))
+    found, _ = kernels(module.double(), samples())
+    assert found is None
