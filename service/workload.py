@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mr_core.jobs.diagnose.blocks import n_passes, stretches
+from mr_core.jobs.diagnose.spec import SHORT_TRAINING_SAMPLES, short_training
 from mr_core.jobs.reprogram.spec import Evaluation
 
 _WITHOUT_KERNEL = 2  # passes of a diagnosis' sample: as it is, and in the input transform
@@ -23,8 +24,8 @@ def images_passed(
     """
     match spec.get("kind"):
         case "diagnose":
-            has_blocks = bool(_blocks(spec, splits, n_classes))
-            return _samples(spec, splits) * _WITHOUT_KERNEL if has_blocks else _diagnosed(spec, splits, n_classes)
+            in_blocks = _kernel_images(spec, splits, n_classes) if _blocks(spec, splits, n_classes) else 0
+            return _diagnosed(spec, splits, n_classes) - in_blocks
         case "kernel_block":
             n_rows = (int(spec["stop"]) - int(spec["start"])) * n_passes(spec["kernel"], n_classes)
             return _samples(spec, splits) + 2 * n_rows  # its mapping is fitted on the whole subsample
@@ -106,7 +107,19 @@ def _samples(spec: Mapping[str, Any], splits: Mapping[str, int]) -> int:
 
 
 def _diagnosed(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int) -> int:
-    return _samples(spec, splits) * _WITHOUT_KERNEL + _kernel_images(spec, splits, n_classes)
+    trained = _short_training_images(spec, splits)
+    return _samples(spec, splits) * _WITHOUT_KERNEL + _kernel_images(spec, splits, n_classes) + trained
+
+
+def _short_training_images(spec: Mapping[str, Any], splits: Mapping[str, int]) -> int:
+    """Of both halves; a head alone trains on features, an adapter is trained already."""
+    is_head = (spec.get("input_transform") or {}).get("kind") == "identity"
+    if is_head or spec.get("adapter") is not None or spec.get("kernel", "full") != "full":
+        return 0
+    mappings = spec.get("label_mappings") or [spec.get("label_mapping") or {}]
+    an_epoch = 3 if any(map(_refits, mappings)) else 2
+    n_samples = min(_samples(spec, splits), SHORT_TRAINING_SAMPLES)
+    return n_samples * (an_epoch * short_training(n_samples // 2).epochs + 1)
 
 
 def _kernel_images(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int) -> int:

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 COEFFICIENTS = Path(__file__).with_name("calibration.json")
-FEATURES = ("linearised", "untrained", "linear_probe")  # each a share of right answers, on held-out samples
+FEATURES = (
+    "linearised",
+    "short_training",
+    "untrained",
+    "linear_probe",
+)  # each a share of right answers, on held-out samples
 COVERAGE = 0.9
 RIDGE = 0.3  # of the squared coefficients, each feature having unit spread
 _TRIALS = 200  # samples behind each share: none counts as surer than this allows

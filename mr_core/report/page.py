@@ -103,6 +103,8 @@ def diagnose_report(
     rows = [Row("Predicted before training", (_percent(predicted.get("accuracy")), span), False)]
     if predicted.get("calibration") is not None:
         rows.append(Row("By the linearised model alone", (_percent(predicted["linearised_accuracy"]), _ABSENT), False))
+    if predicted.get("short_training_accuracy") is not None:
+        rows.append(Row("Of a short training", (_percent(predicted["short_training_accuracy"]), _ABSENT), False))
     facts = {
         name.replace("_", " "): _plain(value) for name, value in result["spectrum"].items() if name != "label_energy"
     }

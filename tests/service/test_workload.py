@@ -37,10 +37,24 @@ def test_training_alone():
     assert training_images(spec, splits=SPLITS) == 2 * 3 * 100
 
 
-@pytest.mark.parametrize(("kernel", "by_hand"), [("full", 40 * 12), ("trace", 40 * 12), ("pseudo", 40 * 4)])
+@pytest.mark.parametrize(
+    ("kernel", "by_hand"), [("full", 40 * 12 + 40 * (3 * 35 + 1)), ("trace", 40 * 12), ("pseudo", 40 * 4)]
+)
 def test_diagnose(kernel, by_hand):
     assert _passed({"kind": "diagnose", "samples": 40, "kernel": kernel}) == by_hand
-    assert _passed({"kind": "diagnose", "samples": 4000, "kernel": kernel}) == by_hand * 100 / 40
+    by_hand_of_100 = 100 * 12 + 100 * (3 * 18 + 1) if kernel == "full" else by_hand * 100 / 40
+    assert _passed({"kind": "diagnose", "samples": 4000, "kernel": kernel}) == by_hand_of_100
+
+
+def test_a_diagnosis_trains_shortly_on_at_most_200_samples():
+    """In each epoch both halves pass twice, thrice with a refit, and once to be judged: 10 epochs."""
+    large = {"splits": {"train": 230, "test": 30}, "n_classes": 5}
+    spec = {"kind": "diagnose", "samples": 230, "input_transform": {"kind": "padding"}, "kernel": "full"}
+    without = images_passed({**spec, "adapter": "ad_1"}, **large)
+    assert images_passed({**spec, "label_mapping": {"kind": "frequent"}}, **large) == without + 200 * 21
+    assert images_passed({**spec, "label_mapping": {"kind": "iterative"}}, **large) == without + 200 * 31
+    on_features = {**spec, "input_transform": {"kind": "identity"}, "label_mapping": {"kind": "linear"}}
+    assert images_passed(on_features, **large) == without
 
 
 def test_evaluate():
@@ -67,7 +81,7 @@ def test_a_large_kernel_is_passed_in_its_blocks():
     large = {"splits": {"train": 300, "test": 30}, "n_classes": 10}
     stored = JobSpec.parse({"dataset": "ds_1", "kind": "diagnose", "samples": 300}).model_dump(mode="json")
     assert n_parts(stored, **large) == 2
-    assert images_passed(stored, **large) == 2 * 300
+    assert images_passed(stored, **large) == 2 * 300 + 200 * 31
     assert images_of_parts(stored, **large) == 2 * 300 + 2 * 3000
     block = {"kind": "kernel_block", "start": 160, "stop": 300, "samples": 300, "kernel": "full"}
     assert images_passed(block, **large) == 300 + 2 * 1400
@@ -76,7 +90,7 @@ def test_a_large_kernel_is_passed_in_its_blocks():
     assert n_parts(head, **large) == images_of_parts(head, **large) == 0
     grid = JobSpec.parse({"dataset": "ds_1", "kind": "rank", "samples": 300}).model_dump(mode="json")
     assert n_parts(grid, **large) == 1 + 2
-    assert images_of_parts(grid, **large) == 2 * 300 + 2 * 300 + 2 * 3000
+    assert images_of_parts(grid, **large) == 2 * 300 + 2 * 300 + 2 * 3000 + 200 * 31
 
 
 @pytest.mark.parametrize(

@@ -97,21 +97,21 @@ def predict(
     return Prediction(figures, ridge=held_out.ridge)
 
 
-def calibrated(
-    figures: Mapping[str, Any], *, untrained: float | None, linear_probe: float | None, n_classes: int
-) -> dict[str, Any]:
+def calibrated(figures: Mapping[str, Any], shares: Mapping[str, float | None], *, n_classes: int) -> dict[str, Any]:
     """The figures with `accuracy` and `accuracy_interval` corrected by adapters that were trained.
 
-    `linearised_accuracy` is what the kernel alone says, `calibration` the version of the coefficients; that is None,
-    and nothing is corrected, without coefficients or where one of the three shares is not known.
+    `shares` are the calibration's features beside `linearised`, by name. `linearised_accuracy` is what the kernel alone
+    says, `calibration` the version of the coefficients; that is None, and nothing is corrected, without coefficients or
+    where one of the shares is not known.
     """
-    linearised = figures["accuracy"]
-    told = {**figures, "linearised_accuracy": linearised, "calibration": None}
+    told = {**figures, "linearised_accuracy": figures["accuracy"], "calibration": None}
     coefficients = calibration.in_force()
-    if coefficients is None or linearised is None or untrained is None or linear_probe is None:
+    known = {name: share for name, share in shares.items() if share is not None}
+    if figures["accuracy"] is not None:
+        known["linearised"] = figures["accuracy"]
+    if coefficients is None or not coefficients.weights.keys() <= known.keys():
         return told
-    shares = {"linearised": linearised, "untrained": untrained, "linear_probe": linear_probe}
-    accuracy, interval = coefficients.accuracy(shares, n_classes=n_classes)
+    accuracy, interval = coefficients.accuracy(known, n_classes=n_classes)
     return {**told, "accuracy": accuracy, "accuracy_interval": list(interval), "calibration": coefficients.version}
 
 

@@ -12,6 +12,7 @@ from mr_core.jobs.diagnose.baselines import cheap_baselines, untrained_accuracy
 from mr_core.jobs.diagnose.embedding import Embedding, keep_embedding, load_embedding
 from mr_core.jobs.diagnose.kernels import plan_kernel, read_kernel, require_kernel_fits
 from mr_core.jobs.diagnose.prediction import calibrated, predict
+from mr_core.jobs.diagnose.short_training import short_training_accuracy
 from mr_core.jobs.diagnose.spec import DiagnoseSpec
 from mr_core.jobs.diagnose.subject import N_FOLDS, Subject, load_subject, outputs_through
 from mr_core.jobs.diagnose.verdict import judge
@@ -63,17 +64,20 @@ def diagnose(spec: DiagnoseSpec, context: JobContext) -> JobOutcome:
         plain, labels, folds, None if spec.adapter else model.label_mapping, backbone=model.backbone, classes=classes
     )
     is_approximate = spec.kernel != "full" and reading.traces.get("input_transform", 0) > 0
-    untrained = (
-        None
-        if spec.adapter
-        else untrained_accuracy(model.label_mapping, through, labels, folds, n_classes=len(classes))
-    )
-    predicted = calibrated(
-        prediction.figures,
-        untrained=None if is_approximate else untrained,
-        linear_probe=baselines["linear_probe"],
-        n_classes=len(classes),
-    )
+    untrained = short_training = None
+    if spec.adapter is None:
+        untrained = untrained_accuracy(model.label_mapping, through, labels, folds, n_classes=len(classes))
+        if not is_approximate:
+            short_training = short_training_accuracy(spec, subject, outputs, duplicate_of, context)
+    shares = {
+        "untrained": None if is_approximate else untrained,
+        "short_training": short_training,
+        "linear_probe": baselines["linear_probe"],
+    }
+    predicted = {
+        **calibrated(prediction.figures, shares, n_classes=len(classes)),
+        "short_training_accuracy": short_training,
+    }
     verdict = judge(
         summary,
         predicted,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import math
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field
 
@@ -11,10 +12,23 @@ from mr_core.input_transforms.padding.spec import PaddingSpec
 from mr_core.jobs.base import AroundBackbone, Identifier, JobSpec
 from mr_core.label_mappings import AnyLabelMappingSpec
 from mr_core.label_mappings.iterative.spec import IterativeSpec
+from mr_core.trainers.gradient.spec import GradientSpec
 
 if TYPE_CHECKING:
     from mr_core.jobs.context import JobContext
     from mr_core.jobs.outcome import JobOutcome
+
+
+SHORT_TRAINING_SAMPLES: Final = 200
+"""At most; each half is judged by what was trained on the other."""
+_STEPS = 70
+
+
+def short_training(n: int) -> GradientSpec:
+    """The training on one half, of n samples: 70 steps, which are 10 epochs of 100 samples."""
+    batch_size = 16
+    epochs = math.ceil(_STEPS / math.ceil(n / batch_size))
+    return GradientSpec(epochs=epochs, batch_size=batch_size, selection="last")
 
 
 class OnSubsample(AroundBackbone):
@@ -37,8 +51,10 @@ class OnSubsample(AroundBackbone):
 
 
 class DiagnoseSpec(OnSubsample, JobSpec):
-    """The tangent kernel of the reprogrammed model: spectrum, predicted accuracy and curve, verdict. No training.
+    """The tangent kernel of the reprogrammed model: spectrum, predicted accuracy and curve, verdict.
 
+    Nothing is trained but an adapter for some 70 steps on each half of at most 200 of the samples, which is not kept:
+    it shows what a prompt reaches that changes the features it reads, as the kernel before training cannot.
     A large kernel is made of blocks, which are sub-jobs, spread over the workers. One too large for a dense eigensolver
     is not formed: its top comes from Lanczos, and the result says so.
     """

@@ -5,7 +5,7 @@ import pytest
 from mr_core.ntk import calibration
 from mr_core.ntk.calibration import Calibration
 
-WEIGHTS = {"linearised": 0.6, "untrained": 0.1, "linear_probe": 0.3}
+WEIGHTS = {"linearised": 0.3, "short_training": 0.3, "untrained": 0.1, "linear_probe": 0.3}
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ def _rows(*, n_groups: int = 8, noise: float = 0.3, seed: int = 0) -> list[Measu
 
 def test_it_finds_the_coefficients_behind_the_rows():
     calibration = fit(_rows(n_groups=40, noise=0.05), version="test")
-    assert calibration.weights == pytest.approx({"linearised": 0.6, "untrained": 0, "linear_probe": 0.3}, abs=0.03)
+    assert calibration.weights == pytest.approx(
+        {"linearised": 0.6, "short_training": 0, "untrained": 0, "linear_probe": 0.3}, abs=0.03
+    )
     assert calibration.intercept == pytest.approx(0.5, abs=0.1)
     assert (calibration.n_rows, calibration.n_groups) == (320, 40)
 

@@ -93,8 +93,8 @@ def test_result_has_the_shape_that_clients_rely_on(run):
     assert (result["spectrum"]["n_samples"], result["spectrum"]["n_classes"]) == (24, 3)
     assert result["spectrum"]["n_parameters"] == 3 * (144 - 16)
     assert set(result["predicted"]) == {
-        "accuracy", "accuracy_interval", "linearised_accuracy", "calibration", "training_curve", "n_samples",
-        "linear_regime", "first_steps",
+        "accuracy", "accuracy_interval", "linearised_accuracy", "short_training_accuracy", "calibration",
+        "training_curve", "n_samples", "linear_regime", "first_steps",
     }  # fmt: skip
     low, high = result["predicted"]["accuracy_interval"]
     assert low <= result["predicted"]["accuracy"] <= high
@@ -125,6 +125,7 @@ def test_the_prediction_is_corrected_by_the_coefficients_in_force(run, coefficie
     result = run().result
     shares = {
         "linearised": result["predicted"]["linearised_accuracy"],
+        "short_training": result["predicted"]["short_training_accuracy"],
         "untrained": result["scores"]["untrained_accuracy"],
         "linear_probe": result["baselines"]["linear_probe"],
     }
