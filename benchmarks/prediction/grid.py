@@ -65,11 +65,11 @@ COMBINATIONS: tuple[tuple[str, Mapping[str, Any], Mapping[str, Any]], ...] = (
     ("mini-clip", PADDING, ITERATIVE),
     ("squeezenet", WATERMARK, BAYESIAN),
     ("cliptext", PADDING, TEXT),
-    ("random:mobilenet", PADDING, ITERATIVE),
-    ("resnet20", WATERMARK, BAYESIAN),
-    ("resnet56", PADDING, ITERATIVE),
-    ("random:resnet20", WATERMARK, PROBE),
     ("mobilenet", PADDING, PROBE),
+    ("random:resnet20", WATERMARK, PROBE),
+    ("random:mobilenet", PADDING, ITERATIVE),
+    ("resnet56", PADDING, ITERATIVE),
+    ("resnet20", WATERMARK, BAYESIAN),
     ("mini-clip", WATERMARK, BAYESIAN),
 )
 
