@@ -1,6 +1,7 @@
 """Tangent kernels: the structured paths against torch.func's tutorial, eigenpairs without a matrix.
 
-    python -m benchmarks.ntk [--samples 8] [--rounds 3] [--eigen-samples 16] [--eigenpairs 50]
+    python -m benchmarks.ntk [--samples 8] [--rounds 3] [--eigen-samples 16] [--eigenpairs 50] [--stored-samples 2000]
+    python -m benchmarks.ntk --only stored
 
 First the whole kernel of CLIP ViT-B-32 (random weights, 10 classes): the Jacobian contraction of torch.func's tutorial
 on neural tangent kernels, `vmap(jacrev)` over the stock model, 8 images at a time, against the structured path in
@@ -9,16 +10,20 @@ Then kernels of source networks in all their parameters, 64 inputs and 10 classe
 network on maps of the size of CLIP ViT-B-32's, a CNN and an MLP on images. Last the largest eigenpairs of
 builtin/mini-clip's kernel from products alone, against the dense kernel and all its eigenvalues: what is saved there is
 the memory of (N C)^2 numbers, and it costs time. Products go through the stock model, whose operators have forward-mode
-rules, the dense kernel through the fast form. Times are of a shared machine: quote the ratios.
+rules, the dense kernel through the fast form. And the same of 20,000 rows from stored Jacobian rows, as a diagnosis of
+that size takes them: in blocks, each in a file, and no matrix. Times are of a shared machine: quote the ratios.
 """
 
 import argparse
 import logging
 import os
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Set
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import torch
@@ -34,9 +39,12 @@ from mr_core.input_transforms.padding.spec import PaddingSpec
 from mr_core.label_mappings.frequent.spec import FrequentSpec
 from mr_core.label_mappings.text.mapping import TextMapping
 from mr_core.ntk import empirical_ntk
+from mr_core.ntk.canvas import canvas_rows, factor_shapes
+from mr_core.ntk.from_rows import operator_of_rows
 from mr_core.ntk.lanczos import top_eigenpairs
 from mr_core.ntk.operator import KernelOperator
 from mr_core.ntk.precision import exact_arithmetic
+from mr_core.ntk.stored_rows import StoredRows, write_rows
 from mr_core.reprogrammed import ReprogrammedModel
 from mr_core.sources.base import Shape, SourceSpec
 from mr_core.sources.cnn.spec import CnnSpec
@@ -47,6 +55,7 @@ T = TypeVar("T")
 
 ARCHITECTURE = "random:open_clip:ViT-B-32/laion2b_s34b_b79k"
 CLASSES, PEER_IMAGES = 10, 8
+STRETCH = 144  # samples of a file of rows
 INPUTS = 64  # of a source network
 NETWORKS: tuple[tuple[str, SourceSpec, Shape], ...] = (
     ("CNN of 3 layers, width 64, on 7x7 maps of 768 channels", CnnSpec(depth=3, width=64), (768, 7, 7)),
@@ -64,13 +73,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="times that each side is measured")
     parser.add_argument("--eigen-samples", type=int, default=16, help="images in the kernel of mini-clip")
     parser.add_argument("--eigenpairs", type=int, default=50)
+    parser.add_argument("--stored-samples", type=int, default=2000, help="images whose Jacobian rows are stored")
+    parser.add_argument("--only", choices=("tutorial", "networks", "products", "stored"), help="one section")
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # open_clip tells that the weights are random
     print(describe_machine(), f"; torch {torch.__version__}, {torch.get_num_threads()} threads")
-    _compare_with_the_tutorial(options.samples, options.rounds)
-    for name, spec, shape in NETWORKS:
+    if options.only in (None, "tutorial"):
+        _compare_with_the_tutorial(options.samples, options.rounds)
+    for name, spec, shape in NETWORKS if options.only in (None, "networks") else ():
         _compare_network(name, spec, shape, options.rounds)
-    _compare_eigenpairs(options.eigen_samples, options.eigenpairs)
+    if options.only in (None, "products"):
+        _compare_eigenpairs(options.eigen_samples, options.eigenpairs)
+    if options.only in (None, "stored"):
+        _eigenpairs_of_stored_rows(options.stored_samples, options.eigenpairs)
     print(f"  load at the end: {os.getloadavg()[0]:.1f}")
 
 
@@ -174,6 +189,42 @@ def _compare_eigenpairs(n_samples: int, k: int) -> None:
     error = float((found.values - values).abs().max() / values[0])
     residual = float(found.residuals.max() / values[0])
     print(f"  largest difference of an eigenvalue {error:.1e}, largest residual {residual:.1e}")
+
+
+def _eigenpairs_of_stored_rows(n_samples: int, k: int) -> None:
+    backbone = accelerate(load_backbone(MINI_CLIP))
+    transform = PaddingSpec().build(backbone.preprocessing)
+    model = ReprogrammedModel(transform, backbone, FrequentSpec().build(backbone, [str(i) for i in range(CLASSES)]))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(n_samples, 3, transform.image_size, transform.image_size, generator=generator)
+    n_rows = n_samples * CLASSES
+    print(f"{MINI_CLIP}, the same from stored rows: {n_samples} images x {CLASSES} classes = {n_rows} rows")
+    before = _peak_bytes()
+    with TemporaryDirectory() as folder, exact_arithmetic(model):
+        rows, rows_cpu, rows_wall = _timed(lambda: _stored_rows(model, images, Path(folder)))
+        operator = operator_of_rows(model, images, rows)
+        found, cpu, wall = _timed(lambda: top_eigenpairs(operator, k, generator=generator))
+        stored = sum(file.stat().st_size for file in Path(folder).iterdir())
+    print(f"  rows, {stored / 1e9:.1f} GB in files: {rows_cpu:.0f} s of CPU time, {rows_wall:.0f} s wall")
+    print(
+        f"  {k} eigenpairs, {found.n_products} products: {cpu:.0f} s of CPU time, {wall:.0f} s wall; "
+        f"largest residual {float(found.residuals.max() / found.values[0]):.1e} of the largest eigenvalue"
+    )
+    gigabytes = [size / 1e9 for size in (_peak_bytes() - before, 8 * n_rows**2)]
+    print(f"  memory: {gigabytes[0]:.2f} GB above the start; the matrix alone would be {gigabytes[1]:.2f}")
+
+
+def _stored_rows(model: ReprogrammedModel, images: Tensor, folder: Path) -> StoredRows:
+    files, widths = [], [shape.width for shape in factor_shapes(model.input_transform, images[:1])]
+    for start in range(0, len(images), STRETCH):
+        part = canvas_rows(model, images[start : start + STRETCH], kind="full", first_sample=start)
+        files.append(folder / f"{start}.safetensors")
+        write_rows(files[-1], part)
+    return StoredRows(files, widths=widths)
+
+
+def _peak_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float, float]:
