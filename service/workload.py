@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mr_core.jobs.diagnose.blocks import n_passes, stretches
-from mr_core.jobs.diagnose.spec import SHORT_TRAINING_SAMPLES, short_training
+from mr_core.jobs.diagnose.spec import SHORT_TRAINING_SAMPLES, short_trainer
 from mr_core.jobs.reprogram.spec import Evaluation
 
 _WITHOUT_KERNEL = 2  # passes of a diagnosis' sample: as it is, and in the input transform
@@ -114,12 +114,13 @@ def _diagnosed(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: in
 def _short_training_images(spec: Mapping[str, Any], splits: Mapping[str, int]) -> int:
     """Of both halves; a head alone trains on features, an adapter is trained already."""
     is_head = (spec.get("input_transform") or {}).get("kind") == "identity"
-    if is_head or spec.get("adapter") is not None or spec.get("kernel", "full") != "full":
+    is_wanted = spec.get("short_training", True) and spec.get("adapter") is None
+    if is_head or not is_wanted or spec.get("kernel", "full") != "full":
         return 0
     mappings = spec.get("label_mappings") or [spec.get("label_mapping") or {}]
     an_epoch = 3 if any(map(_refits, mappings)) else 2
     n_samples = min(_samples(spec, splits), SHORT_TRAINING_SAMPLES)
-    return n_samples * (an_epoch * short_training(n_samples // 2).epochs + 1)
+    return n_samples * (an_epoch * short_trainer(n_samples // 2).epochs + 1)
 
 
 def _kernel_images(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int) -> int:

@@ -130,6 +130,7 @@ class TargetCell:
         return self._around(dataset, backbone) | {
             "kind": "diagnose",
             "samples": self.source.scale.kernel_samples,
+            "short_training": False,
             "metadata": {"ntk_theory": f"{self.name}/kernel"},
         }
 

@@ -51,6 +51,7 @@ def test_a_diagnosis_trains_shortly_on_at_most_200_samples():
     large = {"splits": {"train": 230, "test": 30}, "n_classes": 5}
     spec = {"kind": "diagnose", "samples": 230, "input_transform": {"kind": "padding"}, "kernel": "full"}
     without = images_passed({**spec, "adapter": "ad_1"}, **large)
+    assert images_passed({**spec, "short_training": False}, **large) == without
     assert images_passed({**spec, "label_mapping": {"kind": "frequent"}}, **large) == without + 200 * 21
     assert images_passed({**spec, "label_mapping": {"kind": "iterative"}}, **large) == without + 200 * 31
     on_features = {**spec, "input_transform": {"kind": "identity"}, "label_mapping": {"kind": "linear"}}

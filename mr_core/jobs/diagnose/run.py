@@ -67,7 +67,7 @@ def diagnose(spec: DiagnoseSpec, context: JobContext) -> JobOutcome:
     untrained = short_training = None
     if spec.adapter is None:
         untrained = untrained_accuracy(model.label_mapping, through, labels, folds, n_classes=len(classes))
-        if not is_approximate:
+        if spec.short_training and not is_approximate:
             short_training = short_training_accuracy(spec, subject, outputs, duplicate_of, context)
     shares = {
         "untrained": None if is_approximate else untrained,

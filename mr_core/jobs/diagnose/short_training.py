@@ -12,7 +12,7 @@ from mr_core.datasets.splits import stratified_sample
 from mr_core.errors import TrainingDiverged
 from mr_core.evaluation import predict_logits
 from mr_core.jobs.context import JobContext
-from mr_core.jobs.diagnose.spec import SHORT_TRAINING_SAMPLES, DiagnoseSpec, short_training
+from mr_core.jobs.diagnose.spec import SHORT_TRAINING_SAMPLES, DiagnoseSpec, short_trainer
 from mr_core.jobs.diagnose.subject import Subject
 from mr_core.ntk.prediction import stratified_folds
 from mr_core.observer import Observer
@@ -51,7 +51,7 @@ def short_training_accuracy(
             train=parts[0], validation=None, observer=_Pulse(context.observer), device=context.device, seed=spec.seed
         )
         try:
-            short_training(len(trained)).build().train(model, run)
+            short_trainer(len(trained)).build().train(model, run)
         except TrainingDiverged:
             return None
         logits = predict_logits(model, parts[1], context.device, observer=run.observer)

@@ -24,7 +24,7 @@ SHORT_TRAINING_SAMPLES: Final = 200
 _STEPS = 70
 
 
-def short_training(n: int) -> GradientSpec:
+def short_trainer(n: int) -> GradientSpec:
     """The training on one half, of n samples: 70 steps, which are 10 epochs of 100 samples."""
     batch_size = 16
     epochs = math.ceil(_STEPS / math.ceil(n / batch_size))
@@ -53,7 +53,7 @@ class OnSubsample(AroundBackbone):
 class DiagnoseSpec(OnSubsample, JobSpec):
     """The tangent kernel of the reprogrammed model: spectrum, predicted accuracy and curve, verdict.
 
-    Nothing is trained but an adapter for some 70 steps on each half of at most 200 of the samples, which is not kept:
+    Nothing is trained but, for the prediction, an adapter for some 70 steps on each half of at most 200 of the samples:
     it shows what a prompt reaches that changes the features it reads, as the kernel before training cannot.
     A large kernel is made of blocks, which are sub-jobs, spread over the workers. One too large for a dense eigensolver
     is not formed: its top comes from Lanczos, and the result says so.
@@ -66,6 +66,10 @@ class DiagnoseSpec(OnSubsample, JobSpec):
         le=4096,
         multiple_of=16,
         description="Samples of a block; if null, blocks of about 1,500 rows where the kernel has more than 2,500.",
+    )
+
+    short_training: bool = Field(
+        True, description="Whether to train for a few steps; without it the prediction is the kernel's alone."
     )
 
     def run(self, context: JobContext) -> JobOutcome:

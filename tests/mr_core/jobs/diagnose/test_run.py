@@ -135,6 +135,12 @@ def test_the_prediction_is_corrected_by_the_coefficients_in_force(run, coefficie
     assert "corrected by 60 adapters trained on 10 datasets" in result["verdict"]["reason"]
 
 
+def test_without_the_short_training_the_prediction_is_the_kernels_alone(run, coefficients):
+    predicted = run(short_training=False).result["predicted"]
+    assert (predicted["short_training_accuracy"], predicted["calibration"]) == (None, None)
+    assert predicted["accuracy"] == predicted["linearised_accuracy"]
+
+
 def test_without_coefficients_the_prediction_is_that_of_the_linearised_model(run):
     result = run().result
     assert result["predicted"]["calibration"] is None
