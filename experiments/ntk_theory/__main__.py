@@ -38,7 +38,7 @@ def main() -> int:
     arguments = parser.parse_args()
     scale = SCALES[arguments.scale]
     path = arguments.outcomes or Path(__file__).parent / "results" / f"{scale.name}.json"
-    output = arguments.output or (ROOT / "docs" / "ntk_theory.md" if scale.name == "full" else path.with_suffix(".md"))
+    output = arguments.output or (path.with_suffix(".md") if scale.name == "toy" else ROOT / "docs" / "ntk_theory.md")
     outcomes = Outcomes(path)
     wanted = replace(scale, depths=tuple(arguments.depths or scale.depths), draws=tuple(arguments.draws or scale.draws))
     if not arguments.page:

@@ -27,6 +27,18 @@ class Scale:
 
 SCALES = {
     "full": Scale("full"),
+    "small": Scale(  # an evening of two processor cores
+        "small",
+        depths=(1, 2, 4, 6),
+        source_images=100,
+        target_images=40,
+        mlp_width=256,
+        cnn_width=16,
+        map_width=32,
+        source_epochs=40,
+        target_epochs=60,
+        kernel_samples=60,
+    ),
     "toy": Scale(
         "toy",
         depths=(1, 2),
