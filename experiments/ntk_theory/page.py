@@ -160,8 +160,8 @@ def _target_table(experiment: Name, cells: Sequence[SourceCell], known: Known) -
 
 def _correlations(experiment: Name, cells: Sequence[SourceCell], known: Known) -> list[str]:
     lines = [
-        "Spearman's correlation with depth, over all draws. The theory has it that lambda_min and the source's accuracy "
-        "rise with depth and target losses fall; p below 0.05 decides:",
+        "Spearman's correlation with depth, over all draws. As the theory has it lambda_min and the source's accuracy",
+        "rise with depth, and target losses fall; p below 0.05 decides:",
         "",
         "| quantity | rho | p | n | agrees |",
         "|---|---|---|---|---|",
