@@ -7,14 +7,17 @@ First the whole kernel of CLIP ViT-B-32 (random weights, 10 classes): the Jacobi
 on neural tangent kernels, `vmap(jacrev)` over the stock model, 8 images at a time, against the structured path in
 float32 over the fast form. Both get the same allocator and take turns; the relative difference is that of the kernels.
 Then kernels of source networks in all their parameters, 64 inputs and 10 classes, by layers: a CNN and a ResNet-like
-network on maps of the size of CLIP ViT-B-32's, a CNN and an MLP on images. Last the largest eigenpairs of
-builtin/mini-clip's kernel from products alone, against the dense kernel and all its eigenvalues: what is saved there is
-the memory of (N C)^2 numbers, and it costs time. Products go through the stock model, whose operators have forward-mode
-rules, the dense kernel through the fast form. And the same of 20,000 rows from stored Jacobian rows, as a diagnosis of
-that size takes them: in blocks, each in a file, and no matrix. Times are of a shared machine: quote the ratios.
+network on maps of the size of CLIP ViT-B-32's, a CNN and an MLP on images; also against nngeometry's Gram matrix where
+that is installed (`pip install --no-deps nngeometry`; no part of the project's environment). Last the largest
+eigenpairs of builtin/mini-clip's kernel from products alone, against the dense kernel and all its eigenvalues: what is
+saved there is the memory of (N C)^2 numbers, and it costs time. Products go through the stock model, whose operators
+have forward-mode rules, the dense kernel through the fast form. And the same of 20,000 rows from stored Jacobian rows,
+as a diagnosis of that size takes them: in blocks, each in a file, and no matrix. Times are of a shared machine: quote
+the ratios.
 """
 
 import argparse
+import copy
 import logging
 import os
 import resource
@@ -22,6 +25,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Set
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -30,6 +35,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.environment import ALLOCATOR, allocator_settings, describe_machine
 from mr_core.backbones.description import MINI_CLIP
@@ -49,6 +55,7 @@ from mr_core.reprogrammed import ReprogrammedModel
 from mr_core.sources.base import Shape, SourceSpec
 from mr_core.sources.cnn.spec import CnnSpec
 from mr_core.sources.mlp.spec import MlpSpec
+from mr_core.sources.network import GaussianLayer
 from mr_core.sources.resnet.spec import ResnetSpec
 
 T = TypeVar("T")
@@ -115,16 +122,24 @@ def _compare_network(name: str, spec: SourceSpec, shape: Shape, rounds: int) -> 
     names = {name for name, _ in network.named_parameters()}
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     print(f"{name}: {n_parameters} parameters, {INPUTS} inputs x {CLASSES} classes, {rounds} rounds")
-    _compare(
+    kernel = _compare(
         lambda: _tutorial_kernel(network, inputs, names, 2 * PEER_IMAGES),
         lambda: empirical_ntk(network, inputs, memory_cap=8 * 2**30),
         rounds,
         INPUTS,
     )
+    if find_spec("nngeometry") is not None:
+        peer, cpu, _ = _timed(lambda: _nngeometry_kernel(network, inputs))
+        _, own, _ = _timed(lambda: empirical_ntk(network, inputs, memory_cap=8 * 2**30))
+        difference = float((kernel - peer).norm() / peer.norm())
+        print(
+            f"  nngeometry {version('nngeometry')}: {1000 * cpu / INPUTS:.0f} ms of CPU time an input, once; "
+            f"ratio {cpu / own:.1f}; relative difference {difference:.1e}"
+        )
 
 
-def _compare(tutorial: Callable[[], Tensor], structured: Callable[[], Tensor], rounds: int, n_samples: int) -> None:
-    """Both in turn, `rounds` times."""
+def _compare(tutorial: Callable[[], Tensor], structured: Callable[[], Tensor], rounds: int, n_samples: int) -> Tensor:
+    """Both in turn, `rounds` times; the structured kernel."""
     kernels: list[Tensor] = []
     cpu: list[list[float]] = [[], []]
     wall: list[list[float]] = [[], []]
@@ -143,6 +158,7 @@ def _compare(tutorial: Callable[[], Tensor], structured: Callable[[], Tensor], r
     ratios = [statistics.median(a / b for a, b in zip(*pair, strict=True)) for pair in (cpu, wall)]
     difference = float((kernels[1] - kernels[0]).norm() / kernels[0].norm())
     print(f"  ratio: {ratios[0]:.1f} (CPU time), {ratios[1]:.1f} (wall); relative difference {difference:.1e}")
+    return kernels[1]
 
 
 def _tutorial_kernel(module: nn.Module, inputs: Tensor, names: Set[str], at_once: int) -> Tensor:
@@ -163,6 +179,27 @@ def _tutorial_kernel(module: nn.Module, inputs: Tensor, names: Set[str], at_once
         rows = torch.cat([jacobian[name].flatten(2) for jacobian in jacobians]).flatten(0, 1).double()
         kernel += rows @ rows.T
     return kernel
+
+
+def _nngeometry_kernel(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Its Gram matrix of all logits, rows in our order; of a copy in torch's own layers, as it knows no others."""
+    from nngeometry.gram import GramMatrix
+
+    peer = copy.deepcopy(network).requires_grad_(True)
+    for parent in list(peer.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, GaussianLayer):
+                setattr(parent, name, _torch_layer(layer))
+    loader = DataLoader(TensorDataset(inputs, torch.zeros(len(inputs))), batch_size=len(inputs))
+    gram: Tensor = GramMatrix(peer, loader, function=lambda *batch: peer(batch[0])).to_torch().detach()
+    return gram.permute(1, 0, 3, 2).reshape(len(inputs) * CLASSES, -1).double()
+
+
+def _torch_layer(layer: GaussianLayer) -> nn.Module:
+    n_out, n_in, *kernel = layer.weight.shape
+    same = nn.Conv2d(n_in, n_out, kernel[0], padding=kernel[0] // 2) if kernel else nn.Linear(n_in, n_out)
+    same.load_state_dict(layer.state_dict())
+    return same
 
 
 def _compare_eigenpairs(n_samples: int, k: int) -> None:
