@@ -93,7 +93,7 @@ def page(outcomes: Outcomes, *, settings: str) -> str:
         "",
         f"{len(rows)} combinations on {len({row.data for row in rows})} datasets. *Predicted*: log odds of {weights},",
         f"intercept {calibration.intercept:.2f} (features: {', '.join(FEATURES)}); here always fitted without the",
-        "dataset it is judged on. Intervals are 90 %, from {DRAWS} bootstrap draws over datasets.",
+        f"dataset it is judged on. Intervals are 90 %, from {DRAWS} bootstrap draws over datasets.",
         "",
         *_table("All rows", rows),
         "",
