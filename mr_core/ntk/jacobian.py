@@ -83,7 +83,7 @@ def jacobian_kernel(
 def vectorised_rows(outputs: Outputs, parameters: Parameters, samples: Tensor) -> Float[Tensor, "n k p"]:
     """Jacobian rows of all samples at once, by vmap over reverse-mode Jacobians."""
     jacobians = vmap(jacrev(outputs), in_dims=(None, 0))(dict(parameters), samples)
-    return torch.cat([jacobians[name].flatten(2) for name in parameters], dim=2)
+    return torch.cat([jacobians[name].reshape(*jacobians[name].shape[:2], -1) for name in parameters], dim=2)
 
 
 def looped_rows(outputs: Outputs, parameters: Parameters, samples: Tensor) -> Float[Tensor, "n k p"]:

@@ -12,19 +12,23 @@ class PaddingTransform(InputTransform):
     """`pad(x) + sigmoid(delta)` on the border, 3 (S^2 - k^2) parameters (arXiv:2211.11635, section 3).
 
     Only the border's entries are parameters: the published code keeps a full canvas and masks it, which
-    counts and stores k^2 entries that never act. `delta` starts at 0, a grey frame of 0.5.
+    counts and stores k^2 entries that never act. `delta` starts at 0, a grey frame of 0.5. Pixels of the image that are
+    `covered`, `(k, k)`, are part of the frame and not of what the backbone sees.
     """
 
     border: Bool[Tensor, "3 s s"]
     entries: Int[Tensor, " p"]  # of the flattened canvas, in the order of delta
 
-    def __init__(self, *, image_size: int, canvas_size: int) -> None:
+    kept: Bool[Tensor, "k k"] | None
+
+    def __init__(self, *, image_size: int, canvas_size: int, covered: Bool[Tensor, "k k"] | None = None) -> None:
         super().__init__(image_size=image_size, canvas_size=canvas_size)
         before = (canvas_size - image_size + 1) // 2
         after = (canvas_size - image_size) // 2
         self._padding = (before, after, before, after)
         border = torch.ones(3, canvas_size, canvas_size, dtype=torch.bool)
-        border[:, before : canvas_size - after, before : canvas_size - after] = False
+        border[:, before : canvas_size - after, before : canvas_size - after] = False if covered is None else covered
+        self.register_buffer("kept", None if covered is None else ~covered, persistent=False)
         self.register_buffer("border", border, persistent=False)
         self.register_buffer("entries", border.flatten().nonzero().squeeze(1), persistent=False)
         self.delta = nn.Parameter(torch.zeros(int(border.sum())))
@@ -36,7 +40,8 @@ class PaddingTransform(InputTransform):
         return canvas.view_as(self.border)
 
     def forward(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n 3 s s"]:
-        return functional.pad(images, self._padding) + self.frame()
+        shown = images if self.kept is None else images * self.kept
+        return functional.pad(shown, self._padding) + self.frame()
 
     def picture(self) -> Float[Tensor, "3 s s"]:
         return self.frame().detach()

@@ -60,6 +60,7 @@ class GradientTrainer(Trainer):
         while state.epoch < epochs and not (state.stopped_by_budget or state.stopped_early):
             if optimizer is not None:
                 self._train_epoch(model, optimizer, run, state, kept, started)
+                model.eval()
             elif _refits(model, "each_epoch"):
                 self._refit_mapping(model, run)
             row = self._end_epoch(model, run, state)
@@ -102,6 +103,7 @@ class GradientTrainer(Trainer):
         order = np.random.default_rng([run.seed, state.epoch]).permutation(len(run.train))
         starts = range(0, len(order), self._spec.batch_size)
         saved_at = time.monotonic()
+        model.train()  # of what has a mode: the batch norm of a mask network, never the backbone
         while state.batch < len(starts):
             start = starts[state.batch]
             indices = order[start : start + self._spec.batch_size]

@@ -9,7 +9,10 @@ from torch import nn
 from mr_core.errors import KernelError
 from mr_core.input_transforms import INPUT_TRANSFORMS
 from mr_core.input_transforms.fully_connected.spec import FullyConnectedSpec
+from mr_core.input_transforms.learnable_resize.spec import LearnableResizeSpec
 from mr_core.input_transforms.padding.spec import PaddingSpec
+from mr_core.input_transforms.patch.spec import PatchSpec
+from mr_core.input_transforms.sample_specific_mask.spec import SampleSpecificMaskSpec
 from mr_core.input_transforms.sequence.spec import SequenceSpec
 from mr_core.input_transforms.watermark.spec import WatermarkSpec
 from mr_core.ntk import empirical_ntk, tangent_kernel
@@ -24,6 +27,9 @@ SPECS = {
     **{kind: spec() for kind, spec in INPUT_TRANSFORMS.items()},
     "padding, image of 9": PaddingSpec(image_size=9),
     "watermark, along the edge": WatermarkSpec(width=2),
+    "patch, moving": PatchSpec(size=3, place="random", space="pixel"),
+    "learnable_resize, shrunken": LearnableResizeSpec(image_size=9, scale=0.7),
+    "sample_specific_mask, six layers": SampleSpecificMaskSpec(layers=6, pools=1),
     "fully_connected, resized": FullyConnectedSpec(image_size=5),
     "fully_connected, rank 2": FullyConnectedSpec(rank=2),
     "fully_connected, rank 3, resized": FullyConnectedSpec(image_size=7, rank=3),
@@ -164,7 +170,8 @@ def test_rank_is_at_most_the_number_of_parameters(build):
 def test_columns_in_slices_under_a_small_cap_give_the_same_kernel(build, kind):
     model, images = build()
     side, n_rows = (N * C if kind == "full" else N), (1 if kind == "pseudo" else C)
-    cap = 8 * side**2 + 3 * 8 * N**2 + 8 * N * n_rows * 100
+    columns = max(100, sum(parameter.numel() for parameter in model.input_transform.parameters()) // 7)
+    cap = 8 * side**2 + 3 * 8 * N**2 + 8 * N * n_rows * columns
     torch.testing.assert_close(
         empirical_ntk(model, images, kind=kind, memory_cap=cap), empirical_ntk(model, images, kind=kind)
     )

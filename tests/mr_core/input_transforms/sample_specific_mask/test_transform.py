@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from mr_core.backbones.description import Preprocessing
+from mr_core.errors import SpecError
+from mr_core.input_transforms.sample_specific_mask.spec import SampleSpecificMaskSpec
+
+CANVAS = Preprocessing(size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+
+
+def _moved(canvas=CANVAS, **fields):
+    transform = SampleSpecificMaskSpec(**fields).build(canvas)
+    with torch.no_grad():
+        transform.delta.normal_(generator=torch.Generator().manual_seed(0))
+    return transform
+
+
+@pytest.mark.parametrize(("layers", "n_parameters"), [(5, 26_499), (6, 102_339)])
+def test_the_network_has_the_papers_parameters(layers, n_parameters):
+    transform = SampleSpecificMaskSpec(layers=layers).build(CANVAS)
+    assert sum(parameter.numel() for parameter in transform.network.parameters()) == n_parameters
+    assert transform.delta.numel() == 3 * 16**2
+
+
+def test_begins_at_the_image_where_only_the_pattern_has_a_gradient():
+    transform, images = SampleSpecificMaskSpec().build(CANVAS), torch.rand(2, 3, 16, 16)
+    canvases = transform(images)
+    assert torch.equal(canvases, images)
+    canvases.square().sum().backward()
+    assert transform.delta.grad.any()
+    assert not any(parameter.grad.any() for parameter in transform.network.parameters())
+
+
+def test_the_mask_is_of_the_sample_and_constant_on_squares():
+    transform, images = _moved(), torch.rand(2, 3, 16, 16)
+    mask = transform.mask(images).detach()
+    squares = mask.view(2, 3, 2, 8, 2, 8)
+    assert torch.equal(squares, squares[:, :, :, :1, :, :1].expand_as(squares))
+    assert not torch.equal(mask[0], mask[1])
+    expected = images + torch.tensor(CANVAS.std).view(3, 1, 1) * transform.delta * mask
+    torch.testing.assert_close(transform(images), expected)
+
+
+@pytest.mark.parametrize("size", [8, 13, 21])
+def test_a_side_that_eight_does_not_divide_is_enlarged_to(size):
+    transform = _moved(CANVAS.model_copy(update={"size": size}))
+    assert transform(torch.rand(2, 3, size, size)).shape == (2, 3, size, size)
+
+
+def test_statistics_move_in_training_alone():
+    transform, images = _moved(), torch.rand(4, 3, 16, 16)
+    before = {name: tensor.clone() for name, tensor in transform.network.named_buffers()}
+    transform(images)
+    assert all(torch.equal(before[name], tensor) for name, tensor in transform.network.named_buffers())
+    transform.train()
+    transform(images)
+    assert not all(torch.equal(before[name], tensor) for name, tensor in transform.network.named_buffers())
+    assert set(before) < set(transform.state_dict(prefix="network.")) | set(transform.network.state_dict())
+
+
+def test_refuses_a_canvas_that_poolings_use_up():
+    with pytest.raises(SpecError, match="3 poolings leave nothing of a canvas of 7 pixels: it takes 8"):
+        SampleSpecificMaskSpec().build(CANVAS.model_copy(update={"size": 7}))
