@@ -11,9 +11,9 @@ LINEARISED = (
     "calibrated against trained adapters, and more images or feature learning can take a real run above it"
 )
 CALIBRATED = (
-    "The prediction is that of the linearised model ({linearised}), corrected by {n_rows} adapters trained on "
-    "{n_groups} datasets of a few hundred images, for 8 epochs: a task unlike theirs or a longer training can end "
-    "outside the interval"
+    "The prediction weighs a short training on halves of the sample ({short_training}) and the linearised model "
+    "({linearised}) as {n_rows} adapters have it that were trained on {n_groups} datasets of a few hundred images, for "
+    "8 epochs: a task unlike theirs or a longer training can end outside the interval"
 )
 
 
@@ -84,6 +84,7 @@ def _limits(predicted: Mapping[str, Any]) -> str:
     if coefficients is None or predicted["calibration"] is None:
         return LINEARISED
     return CALIBRATED.format(
+        short_training=_percent(predicted["short_training_accuracy"]),
         linearised=_percent(predicted["linearised_accuracy"]),
         n_rows=coefficients.n_rows,
         n_groups=coefficients.n_groups,

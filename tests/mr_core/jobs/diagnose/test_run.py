@@ -132,7 +132,7 @@ def test_the_prediction_is_corrected_by_the_coefficients_in_force(run, coefficie
     accuracy, interval = coefficients.accuracy(shares, n_classes=3)
     assert result["predicted"]["calibration"] == "test"
     assert (result["predicted"]["accuracy"], result["predicted"]["accuracy_interval"]) == (accuracy, list(interval))
-    assert "corrected by 60 adapters trained on 10 datasets" in result["verdict"]["reason"]
+    assert "as 60 adapters have it that were trained on 10 datasets" in result["verdict"]["reason"]
 
 
 def test_without_the_short_training_the_prediction_is_the_kernels_alone(run, coefficients):

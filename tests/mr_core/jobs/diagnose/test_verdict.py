@@ -42,7 +42,7 @@ def test_reason_names_the_numbers_and_the_limits():
 
 
 def test_reason_says_what_a_calibrated_prediction_was_corrected_by(coefficients):
-    reason = verdict(0.8, 0.6, corrected={"calibration": "test", "linearised_accuracy": 0.71})["reason"]
+    reason = verdict(0.8, 0.6, corrected={"calibration": "test", "linearised_accuracy": 0.71, "short_training_accuracy": 0.77})["reason"]
     assert "linearised model (71.0 %)" in reason
     assert "60 adapters trained on 10 datasets" in reason
 
