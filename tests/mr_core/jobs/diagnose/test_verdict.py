@@ -42,9 +42,10 @@ def test_reason_names_the_numbers_and_the_limits():
 
 
 def test_reason_says_what_a_calibrated_prediction_was_corrected_by(coefficients):
-    reason = verdict(0.8, 0.6, corrected={"calibration": "test", "linearised_accuracy": 0.71, "short_training_accuracy": 0.77})["reason"]
-    assert "linearised model (71.0 %)" in reason
-    assert "60 adapters trained on 10 datasets" in reason
+    corrected = {"calibration": "test", "linearised_accuracy": 0.71, "short_training_accuracy": 0.77}
+    reason = verdict(0.8, 0.6, corrected=corrected)["reason"]
+    assert "a short training on halves of the sample (77.0 %) and the linearised model (71.0 %)" in reason
+    assert "as 60 adapters have it that were trained on 10 datasets" in reason
 
 
 def test_reason_owns_up_to_a_reduced_kernel_and_to_training_images():
