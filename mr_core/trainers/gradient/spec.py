@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Literal
 
 from mr_core.trainers.base import TrainerSpec
+from mr_core.trainers.fields import StepsByOptimizer
 
 if TYPE_CHECKING:
     from mr_core.trainers.gradient.trainer import GradientTrainer
 
 
-class GradientSpec(TrainerSpec):
+class GradientSpec(StepsByOptimizer, TrainerSpec):
     """Gradient descent on the adapter's parameters, through a white-box backbone.
 
     Settings of Chen et al., 2023 (arXiv:2211.11635) for ImageNet classifiers: Adam, 0.01, drops by 0.1 at
@@ -20,49 +19,6 @@ class GradientSpec(TrainerSpec):
     """
 
     kind: Literal["gradient"] = "gradient"
-    loss: Literal["cross_entropy", "focal", "squared"] = Field(
-        "cross_entropy",
-        description="The training loss, averaged over a batch; `squared` is half the squared distance of the logits "
-        "from the one-hot target.",
-    )
-    focal_gamma: float = Field(2.0, ge=0, le=10, description="Exponent of the focal loss; other losses ignore it.")
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Adam, AdamW, or SGD with `momentum`.")
-    learning_rate: float = Field(
-        0.01, gt=0, description="Step size. A frame prompt on CLIP's cosine head wants SGD at about 40 instead."
-    )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; the others ignore it.")
-    weight_decay: float = Field(
-        0.0, ge=0, description="Pulls the adapter's parameters to zero: a term of the gradient, or of AdamW's step."
-    )
-    schedule: Literal["multi_step", "cosine", "constant"] = Field(
-        "multi_step",
-        description="multi_step multiplies the learning rate by 0.1 at 50 % and at 72 % of the epochs; cosine lowers "
-        "it at every step, to 0 after the last.",
-    )
-    warmup_steps: int = Field(
-        0, ge=0, le=1_000_000, description="Steps over which the learning rate first rises (1000 in arXiv:2203.17274)."
-    )
-    epochs: int = Field(20, ge=1, le=10_000, description="Passes over the training images.")
-    batch_size: int = Field(64, ge=1, le=65_536, description="Images a step.")
-    selection: Literal["best_validation", "lowest_validation_loss", "last"] = Field(
-        "best_validation",
-        description="Which epoch's adapter is kept: that of the best validation accuracy, of the lowest validation "
-        "loss, or the last; `last` where there is no validation part. A mapping that starts at a probe competes with "
-        "that start itself, as epoch -1.",
-    )
-    patience: int | None = Field(
-        None, ge=1, description="Stop after so many epochs that selection finds no better; never if unset."
-    )
-
-    @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Self:
-        # A stored spec names every field, so only a value of the caller's own gives itself away.
-        for name, of in (("momentum", ("optimizer", "sgd")), ("focal_gamma", ("loss", "focal"))):
-            if getattr(self, of[0]) != of[1] and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} belongs to the {of[0]} {of[1]!r}")
-        if self.patience is not None and self.selection == "last":
-            raise ValueError("patience waits for a better validation accuracy: selection must be 'best_validation'")
-        return self
 
     def build(self) -> GradientTrainer:
         from mr_core.trainers.gradient.trainer import GradientTrainer

@@ -3,8 +3,8 @@ from itertools import pairwise
 import pytest
 from pydantic import ValidationError
 
-from mr_core.trainers.gradient.schedule import learning_rate
 from mr_core.trainers.gradient.spec import GradientSpec
+from mr_core.trainers.schedule import learning_rate
 
 
 @pytest.mark.parametrize(

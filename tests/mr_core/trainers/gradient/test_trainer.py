@@ -15,7 +15,7 @@ from mr_core.label_mappings.iterative.spec import IterativeSpec
 from mr_core.label_mappings.linear.spec import LinearSpec
 from mr_core.observer import Checkpoint, Observer
 from mr_core.reprogrammed import ReprogrammedModel
-from mr_core.trainers.gradient import trainer as trainer_module
+from mr_core.trainers import epochs
 from mr_core.trainers.gradient.spec import GradientSpec
 from mr_core.trainers.trainer import LabelledImages, TrainingRun
 
@@ -110,7 +110,7 @@ def test_keeps_the_epoch_with_the_best_validation_accuracy(tiny_backbone, tiny_i
 
 @pytest.mark.parametrize("mapping", [IterativeSpec(), LinearSpec()], ids=["iterative", "linear"])
 def test_goes_on_after_an_interruption_to_the_same_bytes(tiny_backbone, tiny_images, mapping, monkeypatch):
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_EVERY_S", 0.0)  # a checkpoint at every step
+    monkeypatch.setattr(epochs, "CHECKPOINT_EVERY_S", 0.0)  # a checkpoint at every step
     spec = GradientSpec(epochs=3, batch_size=8)
     data, validation = tiny_images(30), tiny_images(12, seed=1)
     whole = _model(tiny_backbone, mapping)
@@ -220,7 +220,7 @@ def test_stops_where_validation_no_longer_gains(tiny_backbone, tiny_images):
 
 def test_a_start_at_the_probe_is_kept_where_training_only_spoils_it(tiny_backbone, tiny_images, monkeypatch):
     """Steps far too large: every epoch ends below the probe, which therefore stays, through interruptions too."""
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(epochs, "CHECKPOINT_EVERY_S", 0.0)
     data, validation = tiny_images(60), tiny_images(60, seed=1)
     spec = GradientSpec(epochs=3, batch_size=16, learning_rate=1e4)
     probe = _model(tiny_backbone, LinearSpec(start="probe"))

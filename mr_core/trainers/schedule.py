@@ -2,13 +2,13 @@
 
 import math
 
-from mr_core.trainers.gradient.spec import GradientSpec
+from mr_core.trainers.fields import StepsByOptimizer
 
 MILESTONES = (0.5, 0.72)  # of the epochs, arXiv:2211.11635
 DECAY = 0.1
 
 
-def learning_rate(spec: GradientSpec, *, step: int, steps_per_epoch: int) -> float:
+def learning_rate(spec: StepsByOptimizer, *, step: int, steps_per_epoch: int) -> float:
     """The learning rate of a step, counted from 0 over all epochs; a function of nothing else, so it resumes anywhere.
 
     `multi_step` and `constant` change between epochs, `cosine` with every step down to 0 after the last (Loshchilov

@@ -4,10 +4,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from mr_core.trainers.gradient.spec import GradientSpec
+from mr_core.trainers.fields import TrainsInEpochs
 
 
-def sample_losses(spec: GradientSpec, logits: Float[Tensor, "n c"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+def sample_losses(
+    spec: TrainsInEpochs, logits: Float[Tensor, "n c"], targets: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
     """The spec's loss of each sample.
 
     `cross_entropy`; `focal`, `-(1 - p)^gamma log p` of the true class's probability p (Lin et al., 2017,

@@ -12,15 +12,15 @@ from mr_core.reprogrammed import Trainable
 from mr_core.trainers.trainer import TrainingRun
 
 if TYPE_CHECKING:
-    from mr_core.trainers.gradient.trainer import TrainingState
+    from mr_core.trainers.epochs import StepRule, TrainingState
 
-_MODEL, _KEPT, _OPTIMIZER = "model/", "kept/", "optimizer/"
+_MODEL, _KEPT, _RULE = "model/", "kept/", "optimizer/"
 
 
 def save_training(
     run: TrainingRun,
     model: Trainable,
-    optimizer: torch.optim.Optimizer | None,
+    rule: StepRule | None,
     state: TrainingState,
     kept: dict[str, Any],
 ) -> None:
@@ -31,22 +31,17 @@ def save_training(
         if not name.startswith("backbone.")
     }
     arrays |= {_KEPT + name: as_checkpoint_array(tensor) for name, tensor in kept.items()}
-    if optimizer is not None:
-        for index, values in optimizer.state_dict()["state"].items():
-            for name, value in values.items():
-                if value is not None:
-                    arrays[f"{_OPTIMIZER}{index}/{name}"] = as_checkpoint_array(torch.as_tensor(value))
+    if rule is not None:
+        arrays |= {_RULE + name: as_checkpoint_array(tensor) for name, tensor in rule.tensors().items()}
     run.observer.save_checkpoint(
         run.name,
         Checkpoint(step=state.epoch, state=asdict(state) | {"kept_score": _finite(state.kept_score)}, arrays=arrays),
     )
 
 
-def restore_training(
-    run: TrainingRun, model: Trainable, optimizer: torch.optim.Optimizer | None
-) -> tuple[TrainingState, dict[str, Any]]:
-    """The state an earlier attempt saved, loaded into model and optimiser; a fresh one where there is none."""
-    from mr_core.trainers.gradient.trainer import TrainingState
+def restore_training(run: TrainingRun, model: Trainable, rule: StepRule | None) -> tuple[TrainingState, dict[str, Any]]:
+    """The state an earlier attempt saved, loaded into model and rule; a fresh one where there is none."""
+    from mr_core.trainers.epochs import TrainingState
 
     checkpoint = run.observer.load_checkpoint(run.name)
     if checkpoint is None:
@@ -54,13 +49,8 @@ def restore_training(
     values = dict(checkpoint.state)
     values["kept_score"] = float("-inf") if values["kept_score"] is None else values["kept_score"]
     model.load_state_dict(_under(checkpoint, _MODEL), strict=False)
-    if optimizer is not None:
-        groups = optimizer.state_dict()["param_groups"]
-        per_parameter: dict[int, dict[str, Any]] = {}
-        for name, tensor in _under(checkpoint, _OPTIMIZER).items():
-            index, key = name.split("/", 1)
-            per_parameter.setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
+    if rule is not None:
+        rule.restore(_under(checkpoint, _RULE))
     return TrainingState(**values), _under(checkpoint, _KEPT)
 
 

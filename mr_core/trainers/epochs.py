@@ -1,0 +1,231 @@
+"""Training in epochs of mini-batches, resumable to the byte; a rule says how a batch moves the adapter."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mr_core.errors import TrainingDiverged
+from mr_core.evaluation import backbone_outputs, predict_logits
+from mr_core.label_mappings.module import Refit
+from mr_core.reprogrammed import Trainable
+from mr_core.trainers.fields import TrainsInEpochs
+from mr_core.trainers.losses import sample_losses
+from mr_core.trainers.resume import restore_training, save_training
+from mr_core.trainers.trainer import LabelledInputs, Trainer, TrainingHistory, TrainingRun
+
+CHECKPOINT_EVERY_S = 30.0
+
+
+@dataclass
+class TrainingState:
+    """Where training is. With the adapter's and the rule's tensors it determines all that follows."""
+
+    epoch: int = 0
+    batch: int = 0  # next batch within the epoch
+    loss_sum: float = 0.0  # over the images of this epoch so far
+    kept_epoch: int = -1
+    kept_score: float = -math.inf
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    stopped_by_budget: bool = False
+    stopped_early: bool = False
+
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """The mean loss over one batch, at the adapter's parameters as they are.
+
+    The batch is worked through in passes of the model's `batch_limit` samples, so memory does not grow with it.
+    """
+
+    spec: TrainsInEpochs
+    model: Trainable
+    data: LabelledInputs
+    indices: np.ndarray[Any, Any]
+    device: torch.device
+
+    @torch.no_grad()
+    def value(self) -> float:
+        """Forward passes alone."""
+        return sum(float(self._of_pass(start)) for start in self._starts())
+
+    def backward(self) -> float:
+        """Add its gradient to that of the parameters; return the loss."""
+        total = 0.0
+        for start in self._starts():
+            loss = self._of_pass(start)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
+
+    def _starts(self) -> range:
+        return range(0, len(self.indices), self.model.batch_limit)
+
+    def _of_pass(self, start: int) -> Tensor:
+        chunk = self.indices[start : start + self.model.batch_limit]
+        logits = self.model(self.data.batch(chunk, self.device))
+        losses = sample_losses(self.spec, logits, self.data.targets(chunk, self.device))
+        return losses.sum() / len(self.indices)
+
+
+class StepRule(ABC):
+    """How a batch moves the parameters. What it remembers is in `tensors`; all else is a function of the step."""
+
+    @abstractmethod
+    def learning_rate(self, *, step: int, steps_per_epoch: int) -> float:
+        """That of a step, counted from 0 over all epochs."""
+
+    @abstractmethod
+    def move(self, loss: BatchLoss, *, step: int, steps_per_epoch: int) -> float:
+        """Move the parameters by what the batch says; its loss before that."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What the rule remembers, by name."""
+
+    @abstractmethod
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Remember what an earlier attempt's rule did."""
+
+
+class EpochTrainer(Trainer, ABC):
+    """Mini-batch descent; the order of images in epoch e is a function of (seed, e) alone."""
+
+    def __init__(self, spec: TrainsInEpochs) -> None:
+        self._spec = spec
+
+    @abstractmethod
+    def rule(self, parameters: list[nn.Parameter], *, seed: int) -> StepRule:
+        """How these parameters are moved."""
+
+    def train(self, model: Trainable, run: TrainingRun) -> TrainingHistory:
+        parameters = model.adapter_parameters()
+        rule = self.rule(parameters, seed=run.seed) if parameters else None
+        state, kept = restore_training(run, model, rule)
+        started = time.monotonic() - state.seconds
+        if state.batch == 0 and state.epoch == 0 and _refits(model, "once"):
+            self._refit_mapping(model, run)
+            if _fit_gave_parameters(model) and self._selects(run):
+                kept, state.kept_score = _adapter_state(model), self._validate(model, run, {})
+        # Without parameters there is nothing to descend: the fitted mapping is the adapter.
+        epochs = self._spec.epochs if rule is not None else 1
+        while state.epoch < epochs and not (state.stopped_by_budget or state.stopped_early):
+            if rule is not None:
+                self._train_epoch(model, rule, run, state, kept, started)
+                model.eval()
+            elif _refits(model, "each_epoch"):
+                self._refit_mapping(model, run)
+            row = self._end_epoch(model, rule, run, state)
+            if row is not None:
+                kept = _adapter_state(model)
+                state.kept_epoch = state.epoch - 1
+            waited = state.epoch - 1 - state.kept_epoch
+            state.stopped_early = self._spec.patience is not None and waited >= self._spec.patience
+            state.seconds = time.monotonic() - started
+            state.stopped_by_budget = run.max_seconds is not None and state.seconds > run.max_seconds
+            save_training(run, model, rule, state, kept)
+        model.load_state_dict(kept, strict=False)
+        return TrainingHistory(
+            rows=state.history,
+            kept_epoch=state.kept_epoch,
+            stopped_by_budget=state.stopped_by_budget and state.epoch < epochs,
+            stopped_early=state.stopped_early and state.epoch < epochs,
+        )
+
+    def _train_epoch(
+        self,
+        model: Trainable,
+        rule: StepRule,
+        run: TrainingRun,
+        state: TrainingState,
+        kept: dict[str, Any],
+        started: float,
+    ) -> None:
+        if state.batch == 0 and _refits(model, "each_epoch"):
+            self._refit_mapping(model, run)
+        data = run.train.at_epoch(state.epoch, run.seed)
+        order = np.random.default_rng([run.seed, state.epoch]).permutation(len(run.train))
+        starts = range(0, len(order), self._spec.batch_size)
+        saved_at = time.monotonic()
+        model.train()  # of what has a mode: the batch norm of a mask network, never the backbone
+        while state.batch < len(starts):
+            start = starts[state.batch]
+            indices = order[start : start + self._spec.batch_size]
+            step = state.epoch * len(starts) + state.batch
+            batch = BatchLoss(self._spec, model, data, indices, run.device)
+            loss = rule.move(batch, step=step, steps_per_epoch=len(starts))
+            if not math.isfinite(loss):
+                raise TrainingDiverged(step, loss)
+            state.batch += 1
+            state.loss_sum += loss * len(indices)
+            seen = state.epoch * len(order) + start + len(indices)
+            run.progress(seen, self._spec.epochs * len(order))
+            if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+                state.seconds = time.monotonic() - started
+                save_training(run, model, rule, state, kept)
+                saved_at = time.monotonic()
+
+    def _refit_mapping(self, model: Trainable, run: TrainingRun) -> None:
+        def outputs_of(data: LabelledInputs) -> tuple[torch.Tensor, torch.Tensor]:
+            outputs = backbone_outputs(model, data, run.device, observer=run.observer)
+            return outputs, data.targets(slice(None), outputs.device)
+
+        assert model.label_mapping is not None
+        choosing = run.validation if model.label_mapping.fits_on_validation else None
+        validation = outputs_of(choosing) if choosing is not None else None
+        model.label_mapping.fit(*outputs_of(run.train), validation=validation)
+
+    def _end_epoch(
+        self, model: Trainable, rule: StepRule | None, run: TrainingRun, state: TrainingState
+    ) -> dict[str, float] | None:
+        """Close the epoch's books; return its row where its adapter is the one to keep so far."""
+        steps = math.ceil(len(run.train) / self._spec.batch_size)
+        row = {"epoch": float(state.epoch)}
+        if rule is not None:
+            row["learning_rate"] = rule.learning_rate(step=state.epoch * steps, steps_per_epoch=steps)
+        if state.loss_sum > 0:
+            row["train_loss"] = state.loss_sum / len(run.train)
+        score = self._validate(model, run, row)
+        state.history.append(row)
+        run.report(row)
+        state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+        if self._selects(run) and not score > state.kept_score:
+            return None
+        state.kept_score = score
+        return row
+
+    def _selects(self, run: TrainingRun) -> bool:
+        return self._spec.selection != "last" and run.validation is not None
+
+    def _validate(self, model: Trainable, run: TrainingRun, row: dict[str, float]) -> float:
+        """Add loss and accuracy on the validation part to the row; return what selection goes by, higher is better."""
+        if run.validation is None:
+            return -math.inf
+        logits = predict_logits(model, run.validation, run.device, observer=run.observer)
+        targets = run.validation.targets(slice(None), logits.device)
+        row["validation_loss"] = float(sample_losses(self._spec, logits, targets).mean())
+        row["validation_accuracy"] = float((logits.argmax(1) == targets).double().mean())
+        by_loss = self._spec.selection == "lowest_validation_loss"
+        return -row["validation_loss"] if by_loss else row["validation_accuracy"]
+
+
+def _refits(model: Trainable, when: Refit) -> bool:
+    return model.label_mapping is not None and model.label_mapping.refit == when
+
+
+def _fit_gave_parameters(model: Trainable) -> bool:
+    """Whether what was fitted is itself trained on, so that training may spoil it: the start then competes."""
+    return model.label_mapping is not None and any(True for _ in model.label_mapping.parameters())
+
+
+def _adapter_state(model: Trainable) -> dict[str, Any]:
+    """Copies of the adapter's tensors, under the reprogrammed model's names."""
+    return {
+        name: tensor.detach().clone() for name, tensor in model.state_dict().items() if not name.startswith("backbone.")
+    }

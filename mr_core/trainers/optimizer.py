@@ -1,0 +1,70 @@
+"""Steps of torch's optimisers along a gradient that is measured or estimated."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mr_core.trainers.epochs import BatchLoss, StepRule
+from mr_core.trainers.fields import StepsByOptimizer
+from mr_core.trainers.schedule import learning_rate
+
+
+class OptimizerRule(StepRule):
+    """A step of the optimiser for each batch, at the rate that `learning_rate` gives."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+        self.parameters = parameters
+        self._optimizer = optimizer
+
+    @abstractmethod
+    def gradient(self, loss: BatchLoss, *, step: int) -> float:
+        """Leave the batch's gradient, or an estimate of it, in the parameters; its loss."""
+
+    def move(self, loss: BatchLoss, *, step: int, steps_per_epoch: int) -> float:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate(step=step, steps_per_epoch=steps_per_epoch)
+        self._optimizer.zero_grad(set_to_none=True)
+        value = self.gradient(loss, step=step)
+        if math.isfinite(value):
+            self._optimizer.step()
+        return value
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{index}/{name}": torch.as_tensor(value)
+            for index, values in self._optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+            if value is not None
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        per_parameter: dict[int, dict[str, Any]] = {}
+        for name, tensor in tensors.items():
+            index, key = name.split("/", 1)
+            per_parameter.setdefault(int(index), {})[key] = tensor
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
+
+
+class ScheduledRule(OptimizerRule):
+    """The optimiser and the schedule of a spec."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], spec: StepsByOptimizer) -> None:
+        super().__init__(parameters, _optimizer(parameters, spec))
+        self._spec = spec
+
+    def learning_rate(self, *, step: int, steps_per_epoch: int) -> float:
+        return learning_rate(self._spec, step=step, steps_per_epoch=steps_per_epoch)
+
+
+def _optimizer(parameters: Sequence[nn.Parameter], spec: StepsByOptimizer) -> torch.optim.Optimizer:
+    rate, decay = spec.learning_rate, spec.weight_decay
+    if spec.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    if spec.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=rate, momentum=spec.momentum, weight_decay=decay)
