@@ -71,7 +71,8 @@ def images_of_parts(spec: Mapping[str, Any], *, splits: Mapping[str, int], n_cla
 def training_images(spec: Mapping[str, Any], *, splits: Mapping[str, int], epochs: int | None = None) -> int:
     """The part of them in the epochs of one training, which a budget of seconds cuts short."""
     n_fitted, n_validation = _parts(spec, splits)
-    an_epoch = (3 if _refits(spec.get("label_mapping") or {}) else 2) * n_fitted + n_validation
+    passes = _passes_a_step(spec.get("trainer") or {}) + _refits(spec.get("label_mapping") or {})
+    an_epoch = passes * n_fitted + n_validation
     return an_epoch * (epochs or int((spec.get("trainer") or {}).get("epochs", 1)))
 
 
@@ -143,6 +144,17 @@ def _as_trial(spec: Mapping[str, Any]) -> Mapping[str, Any]:
         "label_mapping": (refits or spec["label_mappings"])[0],
         "evaluation": {"validation_fraction": Evaluation().validation_fraction},
     }
+
+
+def _passes_a_step(trainer: Mapping[str, Any]) -> int:
+    """Of a batch: forward and backward, or forward passes alone."""
+    match trainer.get("kind"):
+        case "zeroth_order":
+            return int(trainer["directions"]) + 1
+        case "spsa":
+            return 2 * int(trainer["draws"])
+        case _:
+            return 2
 
 
 def _refits(mapping: Mapping[str, Any]) -> bool:

@@ -77,9 +77,13 @@ def test_a_step_draws_the_same_whatever_was_drawn_before():
 def test_parameters_are_put_back_to_the_bit_even_after_an_error():
     parameter = nn.Parameter(torch.rand(5))
     before = parameter.detach().clone()
-    with pytest.raises(RuntimeError), moved([parameter], torch.ones(5), by=0.1):
-        assert not torch.equal(parameter, before)
-        raise RuntimeError
+
+    def fail():
+        with moved([parameter], torch.ones(5), by=0.1):
+            assert not torch.equal(parameter, before)
+            raise RuntimeError
+
+    pytest.raises(RuntimeError, fail)
     assert torch.equal(parameter, before)
 
 
