@@ -11,10 +11,11 @@ from typing import Any
 from benchmarks.runs import earlier, uploaded
 from cli.client import TERMINAL, Client
 from cli.watching import watch
-from experiments.ntk_theory.cells import SOURCE_DATA, TARGET_DATA, Scale, SourceCell, target_cells
+from experiments.ntk_theory.cells import SOURCE_DATA, TARGET_DATA, Scale, SourceCell, TargetCell, target_cells
 
 N_CLASSES = 10
 Known = dict[str, dict[str, Any]]
+Begun = tuple[TargetCell, dict[str, Any], dict[str, Any]]  # its training and its diagnosis
 _KERNEL = ("lambda_max", "lambda_min", "numerical_rank", "trace", "n_samples", "n_parameters", "resolution")
 
 
@@ -34,9 +35,10 @@ class Outcomes:
 
 
 def run(client: Client, data: Path, cells: list[SourceCell], outcomes: Outcomes) -> None:
-    """All cells, a source and what is reprogrammed on it after the other; what is known or was begun is not run again.
+    """All cells; what is known or was begun is not run again.
 
-    All sources are queued first, so that several workers have enough to do.
+    All sources are queued first, and what is reprogrammed on each as soon as it is there, so that several workers have
+    enough to do.
     """
     if not cells:
         return
@@ -44,11 +46,14 @@ def run(client: Client, data: Path, cells: list[SourceCell], outcomes: Outcomes)
     open_cells = [cell for cell in cells if set(_names(cell)) - outcomes.known.keys()]
     for cell in open_cells:
         _submitted(client, cell.spec(ids[SOURCE_DATA]))
+    begun: list[Begun] = []
     for cell in open_cells:
         job = ended(client, _submitted(client, cell.spec(ids[SOURCE_DATA])))
         outcomes.keep(cell.name, _of_source(job))
         if job["status"] == "succeeded":
-            _run_targets(client, cell, job["result"]["backbone"], ids, outcomes)
+            begun += _begin_targets(client, cell, job["result"]["backbone"], ids, outcomes)
+    for target, training, diagnosis in begun:
+        outcomes.keep(target.name, _of_target(ended(client, training), ended(client, diagnosis)))
 
 
 def datasets(client: Client, data: Path, scale: Scale) -> dict[str, str]:
@@ -84,17 +89,18 @@ def ended(client: Client, job: Mapping[str, Any]) -> dict[str, Any]:
     return dict(client.get(f"/v1/jobs/{job['id']}"))
 
 
-def _run_targets(client: Client, cell: SourceCell, backbone: str, ids: Mapping[str, str], outcomes: Outcomes) -> None:
+def _begin_targets(
+    client: Client, cell: SourceCell, backbone: str, ids: Mapping[str, str], outcomes: Outcomes
+) -> list[Begun]:
     todo = [target for target in target_cells(cell) if target.name not in outcomes.known]
-    begun = [
-        [
-            _submitted(client, spec)
-            for spec in (target.training(ids[target.data], backbone), target.diagnosis(ids[target.data], backbone))
-        ]
+    return [
+        (
+            target,
+            _submitted(client, target.training(ids[target.data], backbone)),
+            _submitted(client, target.diagnosis(ids[target.data], backbone)),
+        )
         for target in todo
     ]
-    for target, (training, diagnosis) in zip(todo, begun, strict=True):
-        outcomes.keep(target.name, _of_target(ended(client, training), ended(client, diagnosis)))
 
 
 def _submitted(client: Client, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,8 @@ def test_parameters_are_put_back_to_the_bit_even_after_an_error():
             assert not torch.equal(parameter, before)
             raise RuntimeError
 
-    pytest.raises(RuntimeError, fail)
+    with pytest.raises(RuntimeError):
+        fail()
     assert torch.equal(parameter, before)
 
 
