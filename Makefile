@@ -1,6 +1,6 @@
 # The only commands to remember. Each sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench migrate clean
+.PHONY: help setup demo test check bench docs migrate clean
 MAKEFLAGS += --no-print-directory
 # Idle threads that spin for long slow down whatever else the machine does.
 export GOMP_SPINCOUNT := 10000
@@ -40,6 +40,9 @@ check: setup  ## format, lint, types, import rule
 
 bench: setup  ## speed against peers and limits
 	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: setup  ## the pages in docs/methods/ from the specs
+	$(BIN)/python -m docs.generate
 
 migrate: setup  ## bring the database of MR_DATABASE_URL to this version's schema
 	$(BIN)/mr migrate

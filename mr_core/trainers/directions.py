@@ -38,7 +38,7 @@ def leave_gradient(parameters: Sequence[nn.Parameter], gradient: Float[Tensor, "
 
 def split(parameters: Sequence[nn.Parameter], vector: Float[Tensor, " d"]) -> list[Tensor]:
     """The vector's parts in the parameters' shapes, on their device."""
-    parts = vector.split([parameter.numel() for parameter in parameters])
+    parts = vector.split_with_sizes([parameter.numel() for parameter in parameters])
     return [part.view_as(parameter).to(parameter) for parameter, part in zip(parameters, parts, strict=True)]
 
 

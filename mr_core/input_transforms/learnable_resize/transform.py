@@ -43,7 +43,8 @@ class LearnableResizeTransform(InputTransform):
         middle = self._padding[0] + (self.image_size - 1) / 2
         at = (steps - middle) / scale.clamp(*SCALES).to(images.dtype) + middle
         at = (2 * at + 1) / self.canvas_size - 1
-        grid = torch.stack(torch.broadcast_tensors(at[None, :], at[:, None]), -1)
+        side = (self.canvas_size, self.canvas_size)
+        grid = torch.stack([at.expand(side), at[:, None].expand(side)], -1)
         return functional.grid_sample(padded, grid.expand(len(images), -1, -1, -1), align_corners=False)
 
     def forward(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n 3 s s"]:
