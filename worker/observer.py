@@ -17,6 +17,7 @@ from service.attempts import Claim
 from service.blobs import Blobs
 from service.errors import DatabaseUnavailable, StorageUnavailable
 from service.events import EventType
+from service.orphans import delete_orphan
 from service.session import Database
 from worker.lifeline import Lifeline
 from worker.progress import ProgressMeter
@@ -48,6 +49,7 @@ class DatabaseObserver(Observer):
         self._meter = ProgressMeter()
         self._progress: Mapping[str, Any] | None = None
         self._written_at = float("-inf")
+        self._kept: dict[str, str] = {}  # digests of this attempt's checkpoints, by name
 
     def phase(self, phase: Phase) -> None:
         self._meter = ProgressMeter()
@@ -86,6 +88,11 @@ class DatabaseObserver(Observer):
                     state=checkpoint.state,
                     sha256=stored.sha256,
                 )
+            # At once: a large adapter's checkpoints of ten minutes, until garbage is collected, can fill a disk.
+            replaced = self._kept.get(name, stored.sha256)
+            self._kept[name] = stored.sha256
+            if replaced != stored.sha256:
+                delete_orphan(self._database, self._blobs, replaced)
         except (DatabaseUnavailable, StorageUnavailable) as error:
             _log.warning("checkpoint not kept", name=name, step=checkpoint.step, error=error.detail)
             return

@@ -2,12 +2,13 @@ import json
 
 import numpy as np
 import pytest
+from sqlalchemy import func, select
 
 from mr_core.errors import JobCancelled
 from mr_core.observer import Checkpoint
 from service import attempts, events, jobs
 from service.errors import DatabaseUnavailable, Fenced
-from service.models import Job
+from service.models import Blob, Job
 from worker.lifeline import Lifeline
 from worker.observer import DatabaseObserver, Interrupted
 
@@ -76,6 +77,23 @@ def test_a_checkpoint_comes_back_as_it_was(observer):
         np.testing.assert_array_equal(found.arrays[name], array)
         assert found.arrays[name].dtype == array.dtype
         found.arrays[name][...] = 0  # the run may write to it
+
+
+def test_a_checkpoint_takes_the_place_of_its_predecessor_in_the_store_too(database, blobs, observer):
+    def n_blobs():
+        with database.session() as session:
+            return session.scalar(select(func.count()).select_from(Blob))
+
+    before = n_blobs()
+    for step in range(5):
+        observer.save_checkpoint("training", Checkpoint(step, {}, {"a": np.full(3, step)}))
+        observer.save_checkpoint("seed_1", Checkpoint(step, {}, {"b": np.full(3, step + 0.5)}))
+    assert n_blobs() == before + 2
+    observer.save_checkpoint("training", Checkpoint(5, {}, {"a": np.full(3, 4)}))  # the same bytes once more
+    observer.save_checkpoint("seed_1", Checkpoint(5, {}, {"a": np.full(3, 4)}))  # and shared by two
+    observer.save_checkpoint("seed_1", Checkpoint(6, {}, {"a": np.full(3, 9)}))
+    assert n_blobs() == before + 2
+    np.testing.assert_array_equal(observer.load_checkpoint("training").arrays["a"], np.full(3, 4))
 
 
 def test_a_checkpoint_is_json_and_safetensors_alone(database, blobs, observer, claim):
