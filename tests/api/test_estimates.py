@@ -95,7 +95,8 @@ def test_a_ranking_takes_as_long_as_its_parts(client, stand_in):
     grid = {"kind": "rank", "dataset": stand_in.dataset(), "label_mappings": [{"kind": "linear"}], "samples": 40}
     several = grid | {"input_transforms": [{"kind": "padding"}, {"kind": "identity"}]}
     one, two = (client.post("/v1/estimates", json=spec).json() for spec in (grid, several))
-    assert one["based_on"]["images"] == 40 + 40 * (2 + 2 * 2)
+    short_training = 40 * (2 * 35 + 1)  # of halves of 20: 35 epochs of two steps, and once to be judged
+    assert one["based_on"]["images"] == 40 + 40 * (2 + 2 * 2) + short_training
     assert two["based_on"]["images"] == 2 * one["based_on"]["images"]
     assert two["seconds"] > one["seconds"] > one["based_on"]["start_s"] > 0
     assert one["confidence"] == "low"
