@@ -75,6 +75,8 @@ def test_a_ranking_passes_its_sample_and_its_parts_pass_theirs():
     assert n_parts(stored, splits=SPLITS, n_classes=5) == 4
     assert images_of_parts(stored, splits=SPLITS, n_classes=5) == 4 * _passed({"kind": "diagnose", "samples": 40})
     assert n_parts(stored | {"survivors": 50}, splits=SPLITS, n_classes=5) == 6
+    without = images_of_parts(stored | {"short_training": False}, splits=SPLITS, n_classes=5)
+    assert without == 4 * _passed({"kind": "diagnose", "samples": 40, "short_training": False})
 
 
 def test_a_large_kernel_is_passed_in_its_blocks():

@@ -100,7 +100,9 @@ def accuracy_draws(row: Mapping[str, Any], generator: np.random.Generator) -> Fl
 
 
 def _diagnosis(spec: RankSpec, cell: Cell) -> DiagnoseSpec:
-    return DiagnoseSpec(**_alone(spec, cell), samples=spec.samples, kernel=spec.kernel)
+    return DiagnoseSpec(
+        **_alone(spec, cell), samples=spec.samples, kernel=spec.kernel, short_training=spec.short_training
+    )
 
 
 def _trained_name(cell: Cell) -> str:

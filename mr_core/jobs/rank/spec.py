@@ -37,6 +37,7 @@ class RankSpec(JobSpec):
     samples: int = Field(200, ge=4, le=5000, description="Training images that scores and kernels are taken on.")
     survivors: int = Field(8, ge=1, le=50, description="Cells, the best by their cheap scores, that get a kernel.")
     kernel: Literal["full", "trace", "pseudo"] = Field("full", description="As in `diagnose`.")
+    short_training: bool = Field(True, description="As in `diagnose`: without it the order is the kernels' alone.")
     finalists: int = Field(
         0, ge=0, le=20, description="Cells, the best by prediction, that are then trained, and lead the order by that."
     )

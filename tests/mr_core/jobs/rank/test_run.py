@@ -95,6 +95,14 @@ def test_only_the_most_promising_cells_get_a_kernel(run):
     assert untrained == sorted(untrained, reverse=True)
 
 
+def test_its_diagnoses_train_shortly_where_it_says(run, coefficients):
+    wanted, left_out = (
+        [row["predicted"] for row in run(survivors=1, short_training=wants).result["cells"] if row["predicted"]]
+        for wants in (True, False)
+    )
+    assert [row["calibration"] for row in (*wanted, *left_out)] == ["test", None]
+
+
 def test_a_cell_with_nothing_to_train_stands_by_what_it_reaches(run):
     rows = run(input_transforms=[{"kind": "identity"}]).result["cells"]
     (alone,) = [row for row in rows if row["label_mapping"]["kind"] == "frequent"]
