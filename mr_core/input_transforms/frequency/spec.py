@@ -8,13 +8,14 @@ from pydantic import Field
 
 from mr_core.backbones.description import Preprocessing
 from mr_core.errors import SpecError
+from mr_core.input_transforms.additive_spec import Additive
 from mr_core.input_transforms.base import InputTransformSpec
 
 if TYPE_CHECKING:
     from mr_core.input_transforms.frequency.transform import FrequencyTransform
 
 
-class FrequencySpec(InputTransformSpec):
+class FrequencySpec(Additive, InputTransformSpec):
     """A smooth pattern over the whole canvas, given by the lowest frequencies of its cosine transform.
 
     The search space of Guo et al., Low Frequency Adversarial Perturbation, 2018, arXiv:1809.08758, where far fewer
@@ -24,9 +25,6 @@ class FrequencySpec(InputTransformSpec):
     kind: Literal["frequency"] = "frequency"
     frequencies: int | None = Field(
         None, ge=1, description="Lowest frequencies along each axis; an eighth of the canvas' side if unset."
-    )
-    space: Literal["normalised", "pixel"] = Field(
-        "normalised", description="Whether the pattern is added after the backbone's mean and standard deviation."
     )
 
     def check(self, canvas_size: int) -> None:
@@ -44,5 +42,5 @@ class FrequencySpec(InputTransformSpec):
         return FrequencyTransform(
             canvas_size=canvas.size,
             n_frequencies=self.frequencies or max(1, canvas.size // 8),
-            scale=canvas.std if self.space == "normalised" else (1.0, 1.0, 1.0),
+            scale=self.scale(canvas),
         )

@@ -8,13 +8,14 @@ from pydantic import Field
 
 from mr_core.backbones.description import Preprocessing
 from mr_core.errors import SpecError
+from mr_core.input_transforms.additive_spec import Additive
 from mr_core.input_transforms.base import InputTransformSpec
 
 if TYPE_CHECKING:
     from mr_core.input_transforms.low_rank.transform import LowRankTransform
 
 
-class LowRankSpec(InputTransformSpec):
+class LowRankSpec(Additive, InputTransformSpec):
     """A pattern over the whole canvas that is a product of thin factors in each colour: few parameters, any place.
 
     The factors start as those of Hu et al., LoRA, 2021, arXiv:2106.09685: one drawn, one 0. Fewer dimensions are what
@@ -24,9 +25,6 @@ class LowRankSpec(InputTransformSpec):
     kind: Literal["low_rank"] = "low_rank"
     rank: int = Field(
         4, ge=1, description="Columns of each factor; 6 S rank parameters on a canvas of S pixels a side."
-    )
-    space: Literal["normalised", "pixel"] = Field(
-        "normalised", description="Whether the pattern is added after the backbone's mean and standard deviation."
     )
 
     def check(self, canvas_size: int) -> None:
@@ -41,5 +39,4 @@ class LowRankSpec(InputTransformSpec):
         from mr_core.input_transforms.low_rank.transform import LowRankTransform
 
         self.check(canvas.size)
-        scale = canvas.std if self.space == "normalised" else (1.0, 1.0, 1.0)
-        return LowRankTransform(canvas_size=canvas.size, rank=self.rank, scale=scale)
+        return LowRankTransform(canvas_size=canvas.size, rank=self.rank, scale=self.scale(canvas))

@@ -6,35 +6,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mr_core.input_transforms.module import InputTransform, JacobianFactor
+from mr_core.input_transforms.additive import AdditiveTransform
+from mr_core.input_transforms.module import JacobianFactor
 
 
-class LowRankTransform(InputTransform):
+class LowRankTransform(AdditiveTransform):
     """`x + scale * left right^T` in each of three colours, 6 S r parameters.
 
     `left` is drawn from a normal distribution of deviation 1 / sqrt(r), the same each time; `right` starts at 0, so
     training begins at the image alone.
     """
 
-    scale: Float[Tensor, "3 1 1"]
-
     def __init__(self, *, canvas_size: int, rank: int, scale: Sequence[float]) -> None:
-        super().__init__(image_size=canvas_size, canvas_size=canvas_size)
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        super().__init__(canvas_size=canvas_size, scale=scale)
         drawn = torch.randn(3, canvas_size, rank, generator=torch.Generator().manual_seed(0))
         self.left = nn.Parameter(drawn / rank**0.5)
         self.right = nn.Parameter(torch.zeros(3, canvas_size, rank))
 
     def pattern(self) -> Float[Tensor, "3 s s"]:
-        """What is added, in pixel space."""
         return self.left @ self.right.mT * self.scale
-
-    def forward(self, images: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 3 s s"]:
-        return images + self.pattern()
-
-    def picture(self) -> Float[Tensor, "3 s s"]:
-        """The pattern around middle grey, clipped to what can be shown."""
-        return (0.5 + self.pattern()).clamp(0, 1).detach()
 
     def jacobian_factors(
         self, images: Float[Tensor, "n 3 s s"], gradients: Float[Tensor, "n 3 s s"]

@@ -8,13 +8,14 @@ from pydantic import Field
 
 from mr_core.backbones.description import Preprocessing
 from mr_core.errors import SpecError
+from mr_core.input_transforms.additive_spec import Additive
 from mr_core.input_transforms.base import InputTransformSpec
 
 if TYPE_CHECKING:
     from mr_core.input_transforms.patch.transform import PatchTransform
 
 
-class PatchSpec(InputTransformSpec):
+class PatchSpec(Additive, InputTransformSpec):
     """A learnable square added to the image, in its upper left corner or at a place that changes from image to image.
 
     Bahng et al., Exploring Visual Prompts for Adapting Large-Scale Models, 2022, arXiv:2203.17274. Zero at first, not
@@ -27,9 +28,6 @@ class PatchSpec(InputTransformSpec):
         None, ge=1, description="Side of the square in pixels (30 of 224 in the paper); 15/112 of the canvas if unset."
     )
     place: Literal["corner", "random"] = Field("corner", description="Where it lies.")
-    space: Literal["normalised", "pixel"] = Field(
-        "normalised", description="Whether it is added after the backbone's mean and standard deviation."
-    )
 
     def check(self, canvas_size: int) -> None:
         if self.size is not None and self.size > canvas_size:
@@ -46,5 +44,5 @@ class PatchSpec(InputTransformSpec):
             canvas_size=canvas.size,
             size=self.size or max(1, round(canvas.size * 15 / 112)),
             is_moving=self.place == "random",
-            scale=canvas.std if self.space == "normalised" else (1.0, 1.0, 1.0),
+            scale=self.scale(canvas),
         )

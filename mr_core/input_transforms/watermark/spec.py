@@ -8,13 +8,14 @@ from pydantic import Field
 
 from mr_core.backbones.description import Preprocessing
 from mr_core.errors import SpecError
+from mr_core.input_transforms.additive_spec import Additive
 from mr_core.input_transforms.base import InputTransformSpec
 
 if TYPE_CHECKING:
     from mr_core.input_transforms.watermark.transform import WatermarkTransform
 
 
-class WatermarkSpec(InputTransformSpec):
+class WatermarkSpec(Additive, InputTransformSpec):
     """A learnable pattern added to the image, over the whole canvas or along its edge, shared by all samples.
 
     Bahng et al., Exploring Visual Prompts for Adapting Large-Scale Models, 2022, arXiv:2203.17274 (along the edge, 30
@@ -27,11 +28,6 @@ class WatermarkSpec(InputTransformSpec):
         None,
         ge=1,
         description="Pixels from each edge that carry the pattern (30 of 224 in the paper); all if unset.",
-    )
-    space: Literal["normalised", "pixel"] = Field(
-        "normalised",
-        description="Where the pattern is added: after the backbone's mean and standard deviation were applied, as in "
-        "the published code, or to pixels in [0, 1]. The same patterns are reachable; the steps differ in size.",
     )
 
     def check(self, canvas_size: int) -> None:
@@ -49,5 +45,5 @@ class WatermarkSpec(InputTransformSpec):
         return WatermarkTransform(
             canvas_size=canvas.size,
             width=self.width,
-            scale=canvas.std if self.space == "normalised" else (1.0, 1.0, 1.0),
+            scale=self.scale(canvas),
         )
