@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mr_core.errors import JobCancelled, ReprogrammingError
-from mr_core.observer import Observer
+from mr_core.observer import Beating
 
 if TYPE_CHECKING:
     from mr_core.jobs.base import JobSpec
@@ -42,7 +42,7 @@ class SubJobs:
         """
         ends = {}
         for n, (name, spec) in enumerate(specs.items()):
-            ends[name] = _run(spec, replace(context, observer=_Beating(context.observer)))
+            ends[name] = _run(spec, replace(context, observer=Beating(context.observer)))
             context.observer.progress(n + 1, len(specs), unit=spec.unit)
         return ends
 
@@ -64,16 +64,3 @@ def _opened_once(file: Path) -> Iterator[Path]:
         yield file
     finally:
         file.unlink(missing_ok=True)
-
-
-class _Beating(Observer):
-    """Tells nothing of a sub-job but that it lives."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-
-    def progress(self, step: int, total: int, *, unit: str = "step") -> None:
-        self._observer.beat()
-
-    def beat(self) -> None:
-        self._observer.beat()

@@ -1,8 +1,7 @@
 """How far a model moves as its tangent kernel says: steps of gradient descent, measured against predicted."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from mr_core.ntk.precision import exact_arithmetic
 from mr_core.ntk.spectrum import Eigen
+from mr_core.parameters import put_back
 
 STEPS = (0.01, 0.1, 1.0, 10.0)
 FIRST_STEPS = 5
@@ -67,7 +67,7 @@ def linear_regime(
         predicted = -change.reshape(before.shape) / largest
         errors: list[StepError] = []
         for step in steps:
-            with _put_back(parameters):
+            with put_back(parameters):
                 _move(parameters, gradient, by=-step / largest)
                 after = _logits(model, images, batches, beat)
             measured = (after.double() - before.double()).cpu()
@@ -107,7 +107,7 @@ def first_steps(
 
     losses: list[float] = []
     gradient: list[Tensor] | None = None
-    with exact_arithmetic(model), _put_back(parameters):
+    with exact_arithmetic(model), put_back(parameters):
         for step in range(n_steps + 1):
             residuals.clear()
             if step < n_steps:
@@ -183,15 +183,3 @@ def _move(parameters: Sequence[nn.Parameter], direction: Sequence[Tensor], *, by
     with torch.no_grad():
         for parameter, way in zip(parameters, direction, strict=True):
             parameter.add_(way, alpha=by)
-
-
-@contextmanager
-def _put_back(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """The parameters are afterwards what they were before, to the bit."""
-    kept = [parameter.detach().clone() for parameter in parameters]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for parameter, tensor in zip(parameters, kept, strict=True):
-                parameter.copy_(tensor)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mr_core.parameters import put_back
+
 
 def generator_of(seed: int, step: int) -> torch.Generator:
     """A generator on the CPU that is a function of both alone, so a step draws the same on every device and attempt."""
@@ -18,16 +20,11 @@ def generator_of(seed: int, step: int) -> torch.Generator:
 @contextmanager
 def moved(parameters: Sequence[nn.Parameter], direction: Float[Tensor, " d"], *, by: float) -> Iterator[None]:
     """The parameters are inside `by` times the direction further; afterwards what they were before, to the bit."""
-    kept = [parameter.detach().clone() for parameter in parameters]
-    with torch.no_grad():
-        for parameter, part in zip(parameters, split(parameters, direction), strict=True):
-            parameter.add_(part, alpha=by)
-    try:
-        yield
-    finally:
+    with put_back(parameters):
         with torch.no_grad():
-            for parameter, tensor in zip(parameters, kept, strict=True):
-                parameter.copy_(tensor)
+            for parameter, part in zip(parameters, split(parameters, direction), strict=True):
+                parameter.add_(part, alpha=by)
+        yield
 
 
 def leave_gradient(parameters: Sequence[nn.Parameter], gradient: Float[Tensor, " d"]) -> None:

@@ -15,7 +15,7 @@ from mr_core.jobs.context import JobContext
 from mr_core.jobs.diagnose.spec import SHORT_TRAINING_SAMPLES, DiagnoseSpec, short_trainer
 from mr_core.jobs.diagnose.subject import Subject
 from mr_core.ntk.prediction import stratified_folds
-from mr_core.observer import Observer
+from mr_core.observer import Beating
 from mr_core.reprogrammed import FeatureHead, ReprogrammedModel, Trainable
 from mr_core.trainers.trainer import LabelledFeatures, LabelledImages, LabelledInputs, TrainingRun
 
@@ -48,7 +48,7 @@ def short_training_accuracy(
         model = _untrained(spec, subject, context)
         parts = [_part(model, subject, outputs, used[places]) for places in (trained, judged)]
         run = TrainingRun(
-            train=parts[0], validation=None, observer=_Pulse(context.observer), device=context.device, seed=spec.seed
+            train=parts[0], validation=None, observer=Beating(context.observer), device=context.device, seed=spec.seed
         )
         try:
             short_trainer(len(trained)).build().train(model, run)
@@ -57,19 +57,6 @@ def short_training_accuracy(
         logits = predict_logits(model, parts[1], context.device, observer=run.observer)
         n_right += int((logits.argmax(1).cpu() == torch.from_numpy(parts[1].labels)).sum())
     return n_right / len(used)
-
-
-class _Pulse(Observer):
-    """Tells only that the run is alive: this training is no phase of the job."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-
-    def progress(self, step: int, total: int, *, unit: str = "step") -> None:
-        self._observer.beat()
-
-    def beat(self) -> None:
-        self._observer.beat()
 
 
 def _untrained(spec: DiagnoseSpec, subject: Subject, context: JobContext) -> Trainable:
