@@ -4,6 +4,7 @@ What only the loaded backbone or the decoded images show is checked in the attem
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -40,7 +41,7 @@ def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Datase
     if isinstance(spec, AroundBackbone):
         backbone = known_backbone(session, tenant, spec.backbone)
         _check_input_transform(getattr(spec, "input_transform", None), backbone)
-        _check_label_mapping(getattr(spec, "label_mapping", None), backbone, n_targets=len(dataset.classes))
+        _check_label_mapping(getattr(spec, "label_mapping", None), backbone, dataset.classes)
     if isinstance(spec, TrainSourceSpec):
         _check_source(session, tenant, spec, n_classes=len(dataset.classes))
     _check_samples(spec, dataset)
@@ -79,9 +80,11 @@ def _check_input_transform(transform: InputTransformSpec | None, backbone: Known
         transform.check(backbone.canvas)
 
 
-def _check_label_mapping(mapping: LabelMappingSpec | None, backbone: KnownBackbone, *, n_targets: int) -> None:
+def _check_label_mapping(mapping: LabelMappingSpec | None, backbone: KnownBackbone, classes: Sequence[str]) -> None:
     if mapping is None:
         return
+    mapping.check(classes)
+    n_targets = len(classes)
     if mapping.reads == "source_logits" and backbone.labels is None:
         raise SpecError(
             f"the mapping {mapping.kind} reads source labels, and {backbone.id} has none; use linear on the embedding",

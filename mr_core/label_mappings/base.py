@@ -28,6 +28,9 @@ class LabelMappingSpec(MethodSpec, ABC):
         """Source classes that the backbone must have at least for so many target classes."""
         return 0
 
+    def check(self, classes: Sequence[str]) -> None:
+        """SpecError where the mapping cannot be onto these classes; what can be told without a backbone."""
+
     @abstractmethod
     def build(self, backbone: Backbone, classes: Sequence[str]) -> LabelMapping:
         """The mapping onto `classes`; SpecError where the backbone lacks the output it reads."""

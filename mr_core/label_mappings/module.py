@@ -21,6 +21,7 @@ class LabelMapping(nn.Module, ABC):
     reads: Output  # which of the backbone's outputs
     refit: Refit = "never"  # when the trainer calls `fit`, with the outputs of all training images
     fits_on_validation: bool = False  # whether `fit` has a choice to make that validation images decide
+    is_linear: bool = True  # whether it is `matrix` but for a constant
 
     @abstractmethod
     def forward(self, outputs: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
@@ -36,4 +37,7 @@ class LabelMapping(nn.Module, ABC):
 
     @abstractmethod
     def matrix(self) -> Float[Tensor, "d c"]:
-        """The linear map from outputs to target logits (its bias aside): the `b` of the kernel's sandwich form."""
+        """The linear map from outputs to target logits (its bias aside): the `b` of the kernel's sandwich form.
+
+        Of a mapping that is not linear, one that stands for it in pictures.
+        """

@@ -51,7 +51,7 @@ def canvas_kernel(
     of `samples`, entry by entry times the Gram matrix of `rows`: of a prompt that all samples share the Gram matrix
     of masked input gradients, of a fully connected map `(x . x' + 1) J_in J_in'^T`, whatever its number of weights.
     One backward pass per output serves a whole batch, and the backbone's weights need no gradient. min(C, d) passes
-    where the mapping reads d < C outputs: it is linear, hence `J = Omega^T J_S`. A mapping whose matrix is 0 (an
+    where a linear mapping reads d < C outputs: `J = Omega^T J_S`. A mapping whose matrix is 0 (an
     untrained linear head) makes this part exactly 0, and nothing is computed.
 
     Where the rows are over the cap their columns are taken in slices, one pass a slice; `storage` is the precision
@@ -138,7 +138,7 @@ def _storage(model: ReprogrammedModel, images: Tensor, *, kind: Kind, wanted: to
 
 def _goes_by_source(model: ReprogrammedModel, kind: Kind) -> bool:
     n_read, n_outputs = model.label_mapping.matrix().shape
-    return kind != "pseudo" and n_read < n_outputs
+    return kind != "pseudo" and model.label_mapping.is_linear and n_read < n_outputs
 
 
 def _rows(

@@ -42,7 +42,7 @@ class SourceKernel:
         As `tangent_kernel` of the whole model gives it, without a pass through the backbone; a mapping's bias does
         not act on the transform's part. Memory: N^2 C (S + C) float64.
 
-        KernelError where the mapping reads another output, a source that `sources` lacks, or over the cap.
+        KernelError where the mapping is not linear, reads another output, a source that `sources` lacks, or over the cap.
         """
         omega = self._checked(mapping)
         n_samples, n_outputs = len(self.outputs), omega.shape[1]
@@ -70,6 +70,8 @@ class SourceKernel:
         )
 
     def _checked(self, mapping: LabelMapping) -> Float[Tensor, "s c"]:
+        if not mapping.is_linear:
+            raise KernelError("the mapping is not linear, so its kernel is not the source kernel between two matrices")
         if mapping.reads != self.reads:
             raise KernelError(f"the mapping reads {mapping.reads}, expected {self.reads}: the source kernel is of that")
         omega = mapping.matrix().detach().to(self.matrix)

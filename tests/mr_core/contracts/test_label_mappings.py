@@ -39,11 +39,11 @@ def test_gives_a_score_for_each_target_class(spec, tiny_backbone):
     assert logits.dtype == torch.float32
 
 
-def test_is_its_matrix_but_for_a_constant(spec, tiny_backbone):
+def test_is_its_matrix_but_for_a_constant_where_it_says_so(spec, tiny_backbone):
     mapping = _fitted(spec, tiny_backbone)
     outputs = _outputs(mapping, tiny_backbone)
-    constant = mapping(torch.zeros_like(outputs[:1]))
-    torch.testing.assert_close(mapping(outputs), outputs @ mapping.matrix() + constant)
+    by_matrix = outputs @ mapping.matrix() + mapping(torch.zeros_like(outputs[:1]))
+    assert torch.allclose(mapping(outputs), by_matrix, rtol=1e-5, atol=1e-5) == mapping.is_linear
 
 
 def test_gradients_reach_every_parameter_and_the_outputs(spec, tiny_backbone):
