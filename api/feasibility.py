@@ -19,6 +19,7 @@ from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.job_spec import AroundBackbone, JobSpec
 from mr_core.jobs.train_source.spec import TrainSourceSpec
 from mr_core.label_mappings.base import LabelMappingSpec
+from mr_core.views import require_equal_views
 from service import adapters, backbones
 from service.models import Dataset
 
@@ -40,8 +41,11 @@ def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Datase
         _check_adapter(adapters.get(session, tenant, adapter_id).config, spec, dataset)
     if isinstance(spec, AroundBackbone):
         backbone = known_backbone(session, tenant, spec.backbone)
-        _check_input_transform(getattr(spec, "input_transform", None), backbone)
-        _check_label_mapping(getattr(spec, "label_mapping", None), backbone, dataset.classes)
+        transform, mapping = getattr(spec, "input_transform", None), getattr(spec, "label_mapping", None)
+        _check_input_transform(transform, backbone)
+        _check_label_mapping(mapping, backbone, dataset.classes)
+        if transform is not None and mapping is not None:
+            require_equal_views(transform.views, mapping.views)
     if isinstance(spec, TrainSourceSpec):
         _check_source(session, tenant, spec, n_classes=len(dataset.classes))
     _check_samples(spec, dataset)

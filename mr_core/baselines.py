@@ -46,9 +46,9 @@ def frozen_outputs(
     outputs: dict[Part, dict[Output, Tensor]] = {}
     for part, data in parts.items():
         collected: dict[Output, list[Tensor]] = {name: [] for name in names}
-        for chunk in chunks(len(data), backbone.chunk_size):
+        for chunk in chunks(len(data), max(1, backbone.chunk_size // transform.views)):
             for name, values in backbone.outputs(transform(data.batch(chunk, device)), names).items():
-                collected[name].append(values.cpu())
+                collected[name].append(transform.side_by_side(values).cpu())
             done += chunk.stop - chunk.start
             observer.progress(done, total, unit="image")
         outputs[part] = {name: torch.cat(values) for name, values in collected.items()}
@@ -64,10 +64,11 @@ def majority(frozen: FrozenOutputs, *, n_classes: int) -> Scores:
 
 def mapping_only(frozen: FrozenOutputs, mapping: LabelMapping) -> Scores:
     """The label mapping on the images alone, without a prompt; for a mapping that has no weights to train."""
-    outputs = {part: (of[mapping.reads], torch.from_numpy(frozen.labels[part])) for part, of in frozen.outputs.items()}
-    mapping.fit(*outputs["train"], validation=outputs.get("validation"))
+    read = {part: outputs[mapping.reads].repeat(1, mapping.views) for part, outputs in frozen.outputs.items()}
+    labelled = {part: (outputs, torch.from_numpy(frozen.labels[part])) for part, outputs in read.items()}
+    mapping.fit(*labelled["train"], validation=labelled.get("validation"))
     with torch.no_grad():
-        return _scores(frozen, lambda part: mapping(frozen.outputs[part][mapping.reads]))
+        return _scores(frozen, lambda part: mapping(read[part]))
 
 
 def zero_shot(frozen: FrozenOutputs, text_mapping: LabelMapping) -> Scores:

@@ -9,6 +9,7 @@ from mr_core.backbones.description import Preprocessing
 from mr_core.input_transforms.module import InputTransform
 from mr_core.label_mappings.module import LabelMapping
 from mr_core.sources.network import SourceNetwork
+from mr_core.views import require_equal_views
 
 
 class ReprogrammedModel(nn.Module):
@@ -16,6 +17,7 @@ class ReprogrammedModel(nn.Module):
 
     def __init__(self, input_transform: InputTransform, backbone: Backbone, label_mapping: LabelMapping) -> None:
         super().__init__()
+        require_equal_views(input_transform.views, label_mapping.views)
         self.input_transform = input_transform
         self.backbone = backbone
         self.label_mapping = label_mapping
@@ -23,12 +25,15 @@ class ReprogrammedModel(nn.Module):
     @property
     def batch_limit(self) -> int:
         """Samples a pass, for what memory and caches bear."""
-        return self.backbone.chunk_size
+        return max(1, self.backbone.chunk_size // self.input_transform.views)
 
     def backbone_outputs(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n d"]:
         """What the label mapping reads, of images in [0, 1]."""
-        outputs: Tensor = self.backbone(self.input_transform(images), self.label_mapping.reads)
-        return outputs
+        return self.outputs_of(self.input_transform(images))
+
+    def outputs_of(self, canvases: Float[Tensor, "m 3 s s"]) -> Float[Tensor, "n d"]:
+        """What the label mapping reads, of the transform's canvases."""
+        return self.input_transform.side_by_side(self.backbone(canvases, self.label_mapping.reads))
 
     def forward(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n c"]:
         """Target logits of images in [0, 1] at the transform's image size."""

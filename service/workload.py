@@ -72,7 +72,7 @@ def training_images(spec: Mapping[str, Any], *, splits: Mapping[str, int], epoch
     """The part of them in the epochs of one training, which a budget of seconds cuts short."""
     n_fitted, n_validation = _parts(spec, splits)
     passes = _passes_a_step(spec.get("trainer") or {}) + _refits(spec.get("label_mapping") or {})
-    an_epoch = passes * n_fitted + n_validation
+    an_epoch = _views(spec) * (passes * n_fitted + n_validation)
     return an_epoch * (epochs or int((spec.get("trainer") or {}).get("epochs", 1)))
 
 
@@ -85,7 +85,7 @@ def _reprogrammed(spec: Mapping[str, Any], splits: Mapping[str, int], epochs: in
     _, n_validation = _parts(spec, splits)
     n_test = int(splits.get("test", 0))
     trained = n_trainings(spec) * training_images(spec, splits=splits, epochs=epochs)
-    return int(splits.get("train", 0)) + n_test + trained + n_validation + n_test
+    return int(splits.get("train", 0)) + n_test + trained + _views(spec) * (n_validation + n_test)
 
 
 def _source_trained(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int, epochs: int | None) -> int:
@@ -157,8 +157,13 @@ def _passes_a_step(trainer: Mapping[str, Any]) -> int:
             return 2
 
 
+def _views(spec: Mapping[str, Any]) -> int:
+    """Canvases of an image, each of which takes a pass."""
+    return int((spec.get("input_transform") or {}).get("prompts", 1))
+
+
 def _refits(mapping: Mapping[str, Any]) -> bool:
-    return mapping.get("kind") == "iterative" or mapping.get("refit") == "each_epoch"
+    return mapping.get("kind") in ("iterative", "probabilistic_reweighting") or mapping.get("refit") == "each_epoch"
 
 
 def _blocks(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int) -> Sequence[range]:

@@ -19,6 +19,11 @@ class InputTransformSpec(MethodSpec, ABC):
 
     kind: str
 
+    @property
+    def views(self) -> int:
+        """Canvases of an image."""
+        return 1
+
     def size_on(self, canvas_size: int) -> int:
         """Side of the image that the transform takes on a canvas of that side, in pixels; the whole by default."""
         return canvas_size

@@ -25,10 +25,12 @@ class JacobianFactor(NamedTuple):
 class InputTransform(nn.Module, ABC):
     """Maps images `(n, 3, image_size, image_size)` in [0, 1] to canvases `(n, 3, canvas_size, canvas_size)`.
 
+    One of several `views` gives that many canvases an image, those of an image after one another: `(n views, 3, ...)`.
     Pixel space means values before the backbone's mean and standard deviation are applied. Every
     parameter trains; what is fixed is a buffer. A new tensor is returned, the input is never written.
     """
 
+    views: int = 1  # canvases of an image
     fit: Fit = "stretch"  # how a rectangular image becomes square: stretched, or short side then centre crop
 
     def __init__(self, *, image_size: int, canvas_size: int) -> None:
@@ -40,7 +42,11 @@ class InputTransform(nn.Module, ABC):
     def forward(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n 3 s s"]:
         """The canvases."""
 
-    def picture(self) -> Float[Tensor, "3 s s"] | None:
+    def side_by_side(self, outputs: Float[Tensor, "m d"]) -> Float[Tensor, "n _"]:
+        """What a backbone gives for the canvases, those of an image in one row: `(n, views d)`."""
+        return outputs if self.views == 1 else outputs.reshape(-1, self.views * outputs.shape[1])
+
+    def picture(self) -> Float[Tensor, "3 s w"] | None:
         """The learned prompt as an image in [0, 1], or None where there is nothing to see."""
         return None
 

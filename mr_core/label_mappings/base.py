@@ -24,6 +24,11 @@ class LabelMappingSpec(MethodSpec, ABC):
     def reads(self) -> Output:
         """The backbone output that it maps."""
 
+    @property
+    def views(self) -> int:
+        """Views of an image that it reads."""
+        return 1
+
     def sources_needed(self, n_targets: int) -> int:
         """Source classes that the backbone must have at least for so many target classes."""
         return 0

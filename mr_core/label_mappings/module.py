@@ -21,6 +21,7 @@ class LabelMapping(nn.Module, ABC):
     reads: Output  # which of the backbone's outputs
     refit: Refit = "never"  # when the trainer calls `fit`, with the outputs of all training images
     fits_on_validation: bool = False  # whether `fit` has a choice to make that validation images decide
+    views: int = 1  # of an image, whose outputs are read side by side: d is that many times the output's width
     is_linear: bool = True  # whether it is `matrix` but for a constant
 
     @abstractmethod

@@ -159,7 +159,7 @@ def _rows(
         torch.empty(n_samples, n_rows, columns.stop - columns.start, dtype=storage, device=images.device)
         for _, columns in pieces
     ]
-    step = min(BATCH_IMAGES, model.backbone.chunk_size)
+    step = min(BATCH_IMAGES, model.batch_limit)
     for start in range(0, n_samples, step):
         batch = images[start : start + step]
         for output, factors in enumerate(_batch_factors(model, batch, kind=kind, by_source=by_source)):
@@ -214,7 +214,7 @@ def _factors_without_gradient(
 ) -> Sequence[JacobianFactor] | None:
     size = transform.canvas_size
     with torch.no_grad():
-        return transform.jacobian_factors(images, images.new_zeros(len(images), 3, size, size))
+        return transform.jacobian_factors(images, images.new_zeros(len(images) * transform.views, 3, size, size))
 
 
 def _batch_factors(
@@ -225,7 +225,7 @@ def _batch_factors(
         canvases = model.input_transform(batch)
     with torch.enable_grad():
         canvases = canvases.detach().requires_grad_()
-        outputs = model.backbone(canvases, model.label_mapping.reads)
+        outputs = model.outputs_of(canvases)
         if kind == "pseudo":
             logits = model.label_mapping(outputs)
             scores = logits.sum(1, keepdim=True) / math.sqrt(logits.shape[1])

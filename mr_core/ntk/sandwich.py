@@ -42,7 +42,8 @@ class SourceKernel:
         As `tangent_kernel` of the whole model gives it, without a pass through the backbone; a mapping's bias does
         not act on the transform's part. Memory: N^2 C (S + C) float64.
 
-        KernelError where the mapping is not linear, reads another output, a source that `sources` lacks, or over the cap.
+        KernelError where the mapping is not linear, or reads another output or a source that `sources` lacks; over
+        the cap.
         """
         omega = self._checked(mapping)
         n_samples, n_outputs = len(self.outputs), omega.shape[1]

@@ -105,8 +105,8 @@ def backbone_outputs(
     """What the mapping reads, without a graph, a batch at a time."""
     outputs = []
     with torch.no_grad():
-        for start in range(0, len(images), model.backbone.chunk_size):
-            stop = min(start + model.backbone.chunk_size, len(images))
+        for start in range(0, len(images), model.batch_limit):
+            stop = min(start + model.batch_limit, len(images))
             outputs.append(model.backbone_outputs(images[start:stop]))
             on_progress(stop, len(images))
     return torch.cat(outputs)

@@ -33,7 +33,8 @@ def cheap_baselines(
     """
     mapping_only = None
     if mapping is not None and not list(mapping.parameters()):
-        mapping_only = untrained_accuracy(mapping, plain_outputs, labels, folds, n_classes=len(classes))
+        plain = {mapping.reads: plain_outputs[mapping.reads].repeat(1, mapping.views)}
+        mapping_only = untrained_accuracy(mapping, plain, labels, folds, n_classes=len(classes))
     zero_shot = None
     if "image_text" in plain_outputs:
         text = TextSpec().build(backbone, classes)

@@ -22,6 +22,7 @@ from mr_core.jobs.rank.spec import RankSpec
 from mr_core.label_mappings.base import LabelMappingSpec
 from mr_core.ntk.prediction import stratified_folds
 from mr_core.observer import Checkpoint
+from mr_core.views import require_equal_views
 
 N_FOLDS = 5
 
@@ -91,6 +92,7 @@ def _of_backbone(place: int, spec: RankSpec, context: JobContext, chosen: NDArra
         scores = cheap_scores(outputs, labels)
         for j, mapping in enumerate(spec.label_mappings):
             try:
+                require_equal_views(transform.views, mapping.views)
                 accuracy = _untrained(mapping, backbone, outputs, labels, folds, context)
             except ReprogrammingError as error:
                 yield Cell.impossible((place, i, j), error)

@@ -35,7 +35,8 @@ def _images(transform, n: int = 3) -> torch.Tensor:
 def test_gives_float32_canvases_of_the_asked_size(spec):
     transform = spec.build(PREPROCESSING)
     canvases = transform(_images(transform))
-    assert canvases.shape == (3, 3, CANVAS, CANVAS)
+    assert canvases.shape == (3 * spec.views, 3, CANVAS, CANVAS)
+    assert transform.views == spec.views
     assert canvases.dtype == torch.float32
     assert torch.isfinite(canvases).all()
 
@@ -52,7 +53,7 @@ def test_leaves_the_images_as_they_are(spec):
 def test_gradients_reach_every_parameter_and_the_images(spec):
     transform = _moved(spec)
     images = _images(transform).requires_grad_()
-    weights = torch.randn(3, CANVAS, CANVAS, generator=torch.Generator().manual_seed(2))
+    weights = torch.randn(3 * spec.views, 3, CANVAS, CANVAS, generator=torch.Generator().manual_seed(2))
     (transform(images) * weights).sum().backward()
     assert images.grad is not None
     for name, parameter in transform.named_parameters():
@@ -63,13 +64,16 @@ def test_gradients_reach_every_parameter_and_the_images(spec):
 def test_a_sample_does_not_depend_on_its_batch(spec):
     transform = _moved(spec)
     images = _images(transform)
-    torch.testing.assert_close(transform(images)[1:2], transform(images[1:2]))
+    of_second = slice(spec.views, 2 * spec.views)
+    torch.testing.assert_close(transform(images)[of_second], transform(images[1:2]))
 
 
 def test_the_factored_jacobian_is_the_chain_rule(spec):
     transform = _moved(spec).double()
     images = _images(transform).double()
-    rows = torch.randn(4, 3, 3, CANVAS, CANVAS, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    rows = torch.randn(
+        4, 3 * spec.views, 3, CANVAS, CANVAS, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
     found = [transform.jacobian_factors(images, gradients) for gradients in rows]
     if found[0] is None:
         return  # the kernel's general path serves it
@@ -77,7 +81,7 @@ def test_the_factored_jacobian_is_the_chain_rule(spec):
     assert [name for factor in found[0] for name in factor.parameters] == list(parameters)
     jacobians, products = [], 0.0
     for row in rows:
-        values = (transform(images) * row).sum((1, 2, 3))
+        values = transform.side_by_side((transform(images) * row).sum((1, 2, 3))[:, None]).sum(1)
         gradients = [
             torch.autograd.grad(value, parameters.values(), retain_graph=True) for value in values if parameters
         ]
