@@ -153,6 +153,8 @@ def _passes_a_step(trainer: Mapping[str, Any]) -> int:
             return int(trainer["directions"]) + 1
         case "spsa":
             return 2 * int(trainer["draws"])
+        case "cma_es":
+            return int(trainer["population"])
         case _:
             return 2
 

@@ -3,6 +3,8 @@
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +15,15 @@ from torch import Tensor, nn
 from mr_core.errors import TrainingDiverged
 from mr_core.evaluation import backbone_outputs, predict_logits
 from mr_core.label_mappings.module import Refit
+from mr_core.parameters import put_back
 from mr_core.reprogrammed import Trainable
 from mr_core.trainers.fields import TrainsInEpochs
-from mr_core.trainers.losses import sample_losses
+from mr_core.trainers.losses import TrainingLoss
 from mr_core.trainers.resume import restore_training, save_training
 from mr_core.trainers.trainer import LabelledInputs, Trainer, TrainingHistory, TrainingRun
 
 CHECKPOINT_EVERY_S = 30.0
+_AVERAGE = "average/"
 
 
 @dataclass
@@ -44,7 +48,7 @@ class BatchLoss:
     The batch is worked through in passes of the model's `batch_limit` samples, so memory does not grow with it.
     """
 
-    spec: TrainsInEpochs
+    losses: TrainingLoss
     model: Trainable
     data: LabelledInputs
     indices: np.ndarray[Any, Any]
@@ -70,7 +74,7 @@ class BatchLoss:
     def _of_pass(self, start: int) -> Tensor:
         chunk = self.indices[start : start + self.model.batch_limit]
         logits = self.model(self.data.batch(chunk, self.device))
-        losses = sample_losses(self.spec, logits, self.data.targets(chunk, self.device))
+        losses = self.losses(logits, self.data.targets(chunk, self.device))
         return losses.sum() / len(self.indices)
 
 
@@ -85,6 +89,10 @@ class StepRule(ABC):
     def move(self, loss: BatchLoss, *, step: int, steps_per_epoch: int) -> float:
         """Move the parameters by what the batch says; its loss before that."""
 
+    def judged(self) -> AbstractContextManager[None]:
+        """Inside, the parameters are those to be validated and kept: as they are, unless the rule has better ones."""
+        return nullcontext()
+
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """What the rule remembers, by name."""
@@ -92,6 +100,45 @@ class StepRule(ABC):
     @abstractmethod
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Remember what an earlier attempt's rule did."""
+
+
+class AveragedRule(StepRule):
+    """Another rule, and the exponential average of the parameters it moves (Polyak and Juditsky, 1992).
+
+    In step t, from 0, the average keeps the share `min(decay, (1 + t) / (10 + t))` of itself, so that the start is
+    soon forgotten. Buffers, such as batch norm's statistics and counted mappings, are not averaged.
+    """
+
+    def __init__(self, rule: StepRule, parameters: Sequence[nn.Parameter], *, decay: float) -> None:
+        self._rule, self._parameters, self._decay = rule, parameters, decay
+        self._average = [parameter.detach().clone() for parameter in parameters]
+
+    def learning_rate(self, *, step: int, steps_per_epoch: int) -> float:
+        return self._rule.learning_rate(step=step, steps_per_epoch=steps_per_epoch)
+
+    def move(self, loss: BatchLoss, *, step: int, steps_per_epoch: int) -> float:
+        value = self._rule.move(loss, step=step, steps_per_epoch=steps_per_epoch)
+        share = min(self._decay, (1 + step) / (10 + step))
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            average.lerp_(parameter.detach(), 1 - share)
+        return value
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        with put_back(self._parameters):
+            with torch.no_grad():
+                for parameter, average in zip(self._parameters, self._average, strict=True):
+                    parameter.copy_(average)
+            yield
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self._rule.tensors() | {f"{_AVERAGE}{index}": tensor for index, tensor in enumerate(self._average)}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self._rule.restore({name: tensor for name, tensor in tensors.items() if not name.startswith(_AVERAGE)})
+        for index, average in enumerate(self._average):
+            if f"{_AVERAGE}{index}" in tensors:
+                average.copy_(tensors[f"{_AVERAGE}{index}"])
 
 
 class EpochTrainer(Trainer, ABC):
@@ -105,8 +152,7 @@ class EpochTrainer(Trainer, ABC):
         """How these parameters are moved."""
 
     def train(self, model: Trainable, run: TrainingRun) -> TrainingHistory:
-        parameters = model.adapter_parameters()
-        rule = self.rule(parameters, seed=run.seed) if parameters else None
+        rule = self._rule_of(model.adapter_parameters(), run)
         state, kept = restore_training(run, model, rule)
         started = time.monotonic() - state.seconds
         if state.batch == 0 and state.epoch == 0 and _refits(model, "once"):
@@ -121,10 +167,11 @@ class EpochTrainer(Trainer, ABC):
                 model.eval()
             elif _refits(model, "each_epoch"):
                 self._refit_mapping(model, run)
-            row = self._end_epoch(model, rule, run, state)
-            if row is not None:
-                kept = _adapter_state(model)
-                state.kept_epoch = state.epoch - 1
+            with rule.judged() if rule is not None else nullcontext():
+                row = self._end_epoch(model, rule, run, state)
+                if row is not None:
+                    kept = _adapter_state(model)
+                    state.kept_epoch = state.epoch - 1
             waited = state.epoch - 1 - state.kept_epoch
             state.stopped_early = self._spec.patience is not None and waited >= self._spec.patience
             state.seconds = time.monotonic() - started
@@ -138,6 +185,12 @@ class EpochTrainer(Trainer, ABC):
             stopped_early=state.stopped_early and state.epoch < epochs,
         )
 
+    def _rule_of(self, parameters: list[nn.Parameter], run: TrainingRun) -> StepRule | None:
+        if not parameters:
+            return None
+        rule = self.rule(parameters, seed=run.seed)
+        return AveragedRule(rule, parameters, decay=self._spec.averaging) if self._spec.averaging else rule
+
     def _train_epoch(
         self,
         model: Trainable,
@@ -150,6 +203,7 @@ class EpochTrainer(Trainer, ABC):
         if state.batch == 0 and _refits(model, "each_epoch"):
             self._refit_mapping(model, run)
         data = run.train.at_epoch(state.epoch, run.seed)
+        losses = TrainingLoss(self._spec, run.train.labels)
         order = np.random.default_rng([run.seed, state.epoch]).permutation(len(run.train))
         starts = range(0, len(order), self._spec.batch_size)
         saved_at = time.monotonic()
@@ -158,7 +212,7 @@ class EpochTrainer(Trainer, ABC):
             start = starts[state.batch]
             indices = order[start : start + self._spec.batch_size]
             step = state.epoch * len(starts) + state.batch
-            batch = BatchLoss(self._spec, model, data, indices, run.device)
+            batch = BatchLoss(losses, model, data, indices, run.device)
             loss = rule.move(batch, step=step, steps_per_epoch=len(starts))
             if not math.isfinite(loss):
                 raise TrainingDiverged(step, loss)
@@ -209,7 +263,7 @@ class EpochTrainer(Trainer, ABC):
             return -math.inf
         logits = predict_logits(model, run.validation, run.device, observer=run.observer)
         targets = run.validation.targets(slice(None), logits.device)
-        row["validation_loss"] = float(sample_losses(self._spec, logits, targets).mean())
+        row["validation_loss"] = float(TrainingLoss(self._spec, run.train.labels)(logits, targets).mean())
         row["validation_accuracy"] = float((logits.argmax(1) == targets).double().mean())
         by_loss = self._spec.selection == "lowest_validation_loss"
         return -row["validation_loss"] if by_loss else row["validation_accuracy"]

@@ -1,6 +1,6 @@
 """Hyper-parameters that several trainers share. Torch-free."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -14,6 +14,17 @@ class TrainsInEpochs(BaseModel):
         "from the one-hot target.",
     )
     focal_gamma: float = Field(2.0, ge=0, le=10, description="Exponent of the focal loss; other losses ignore it.")
+    class_weights: Literal["uniform", "balanced"] = Field(
+        "uniform",
+        description="Of a sample's loss; `balanced` is n / (C n_c) of its class c, so that rare classes count as much.",
+    )
+    averaging: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Exponential average of the parameters over steps, by this decay: it is what is validated and "
+        "kept. 0 keeps the parameters themselves.",
+    )
     epochs: int = Field(20, ge=1, le=10_000, description="Passes over the training images.")
     batch_size: int = Field(64, ge=1, le=65_536, description="Images a step.")
     selection: Literal["best_validation", "lowest_validation_loss", "last"] = Field(
@@ -56,6 +67,14 @@ class StepsByOptimizer(TrainsInEpochs):
     )
     warmup_steps: int = Field(
         0, ge=0, le=1_000_000, description="Steps over which the learning rate first rises (1000 in arXiv:2203.17274)."
+    )
+    clip_norm: Annotated[float, Field(gt=0)] | Literal["sqrt_dimension"] | None = Field(
+        None,
+        description="The norm that a gradient above it is scaled to; `sqrt_dimension` is the root of the number of "
+        "parameters, as an estimated gradient asks for.",
+    )
+    clip_value: float | None = Field(
+        None, gt=0, description="The size that each entry of a gradient is cut to; 0.001 in arXiv:2310.08381 for CLIP."
     )
 
     @model_validator(mode="after")

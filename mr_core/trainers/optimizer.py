@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mr_core.trainers.directions import dimension
 from mr_core.trainers.epochs import BatchLoss, StepRule
 from mr_core.trainers.fields import StepsByOptimizer
 from mr_core.trainers.schedule import learning_rate
@@ -30,8 +31,12 @@ class OptimizerRule(StepRule):
         self._optimizer.zero_grad(set_to_none=True)
         value = self.gradient(loss, step=step)
         if math.isfinite(value):
+            self.clip()
             self._optimizer.step()
         return value
+
+    def clip(self) -> None:
+        """Bound the gradient before the step; as it is by default."""
 
     def tensors(self) -> dict[str, Tensor]:
         return {
@@ -56,6 +61,15 @@ class ScheduledRule(OptimizerRule):
     def __init__(self, parameters: Sequence[nn.Parameter], spec: StepsByOptimizer) -> None:
         super().__init__(parameters, _optimizer(parameters, spec))
         self._spec = spec
+
+    def clip(self) -> None:
+        if self._spec.clip_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, self._spec.clip_value)
+        if self._spec.clip_norm is not None:
+            norm = self._spec.clip_norm
+            nn.utils.clip_grad_norm_(
+                self.parameters, dimension(self.parameters) ** 0.5 if isinstance(norm, str) else norm
+            )
 
     def learning_rate(self, *, step: int, steps_per_epoch: int) -> float:
         return learning_rate(self._spec, step=step, steps_per_epoch=steps_per_epoch)

@@ -49,7 +49,7 @@ class CoordinatorTransform(InputTransform):
         buffers = dict(self.decoder.named_buffers())
 
         def weighted(weights: dict[str, Tensor], features: Tensor, image: Tensor, gradient: Tensor) -> Tensor:
-            prompt = functional_call(self.decoder, {**weights, **buffers}, (features[None],))[0]
+            prompt: Tensor = functional_call(self.decoder, {**weights, **buffers}, (features[None],))[0]
             return ((image + self.scale * prompt).clamp(0, 1) * gradient).sum()
 
         of_decoder = vmap(grad(weighted), in_dims=(None, 0, 0, 0))(weights, encoded(images), images, gradients)

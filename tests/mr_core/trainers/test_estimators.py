@@ -10,6 +10,7 @@ from mr_core.input_transforms.low_rank.spec import LowRankSpec
 from mr_core.label_mappings.frequent.spec import FrequentSpec
 from mr_core.reprogrammed import ReprogrammedModel
 from mr_core.trainers import TRAINERS
+from mr_core.trainers.cma_es.spec import CmaEsSpec
 from mr_core.trainers.directions import generator_of, moved
 from mr_core.trainers.spsa.spec import SpsaSpec
 from mr_core.trainers.spsa.trainer import simultaneous_estimate
@@ -115,8 +116,9 @@ def _leave(parameters, gradient):
     [
         ZerothOrderSpec(directions=8, epochs=6, batch_size=8, learning_rate=0.05, selection="last"),
         SpsaSpec(draws=8, epochs=6, batch_size=8, rate=0.3, width=0.05, selection="last"),
+        CmaEsSpec(population=16, epochs=6, batch_size=8, selection="last"),
     ],
-    ids=["zeroth_order", "spsa"],
+    ids=["zeroth_order", "spsa", "cma_es"],
 )
 def test_the_loss_falls_though_nothing_asks_for_a_gradient(tiny_backbone, tiny_images, spec, monkeypatch):
     def refuse(*_args, **_kwargs):

@@ -1,0 +1,57 @@
+"""The exponential average of the parameters, and bounded gradients, against loops."""
+
+import pytest
+import torch
+from torch import nn
+
+from mr_core.trainers.epochs import AveragedRule
+from mr_core.trainers.gradient.spec import GradientSpec
+
+
+class Linear:
+    """The loss `g . w`, whose gradient is g."""
+
+    def __init__(self, parameter, gradient):
+        self.parameter, self.gradient = parameter, gradient
+
+    def backward(self):
+        self.parameter.grad = self.gradient.clone()
+        return float((self.gradient * self.parameter.detach()).sum())
+
+
+def test_what_is_judged_is_the_average_and_what_moves_is_not():
+    parameter = nn.Parameter(torch.ones(3))
+    spec = GradientSpec(optimizer="sgd", momentum=0.0, learning_rate=0.1, schedule="constant")
+    rule = AveragedRule(spec.build().rule([parameter], seed=0), [parameter], decay=0.3)
+    average, moved = torch.ones(3), torch.ones(3)
+    for step in range(6):
+        gradient = torch.arange(3.0) + step
+        rule.move(Linear(parameter, gradient), step=step, steps_per_epoch=6)
+        moved = moved - 0.1 * gradient
+        share = min(0.3, (1 + step) / (10 + step))
+        average = share * average + (1 - share) * moved
+    with rule.judged():
+        torch.testing.assert_close(parameter.detach(), average)
+    torch.testing.assert_close(parameter.detach(), moved)
+    other = nn.Parameter(parameter.detach().clone())
+    resumed = AveragedRule(spec.build().rule([other], seed=0), [other], decay=0.3)
+    resumed.restore(rule.tensors())
+    with resumed.judged():
+        torch.testing.assert_close(other.detach(), average)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ({"clip_value": 0.5}, [-0.5, 0.5, 0.5, 0.1]),
+        ({"clip_norm": 1.0}, [-0.6, 0.64, 0.48, 0.02]),
+        ({"clip_norm": "sqrt_dimension"}, [-1.2, 1.28, 0.96, 0.04]),
+        ({}, [-3.0, 3.2, 2.4, 0.1]),
+    ],
+)
+def test_a_gradient_is_bounded_before_the_step(option, expected):
+    parameter = nn.Parameter(torch.zeros(4))
+    spec = GradientSpec(optimizer="sgd", momentum=0.0, learning_rate=1.0, schedule="constant", **option)
+    gradient = torch.tensor([-3.0, 3.2, 2.4, 0.1])
+    spec.build().rule([parameter], seed=0).move(Linear(parameter, gradient), step=0, steps_per_epoch=1)
+    torch.testing.assert_close(-parameter.detach(), torch.tensor(expected), atol=2e-3, rtol=2e-3)
