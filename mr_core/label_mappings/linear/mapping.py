@@ -1,24 +1,34 @@
 """A trained linear layer."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mr_core.backbones.description import Output
+from mr_core.label_mappings.frequent.assignment import choose_frequent
+from mr_core.label_mappings.frequent.spec import Counting
 from mr_core.label_mappings.module import FittingOutputs, LabelMapping
 from mr_core.probe import Labelled, fit_probe
 
+Start = Literal["zero", "probe", "mapped"]
+
 
 class LinearMapping(LabelMapping):
-    """`W outputs + b`. Starts at zero, from where the first predictions are uniform, or at a linear probe."""
+    """`W outputs + b`.
 
-    def __init__(self, *, width: int, n_targets: int, reads: Output, starts_at_probe: bool = False) -> None:
+    Starts at zero, from where the first predictions are uniform; at a linear probe; or `mapped`, at one source class
+    for each target class as counts give them out.
+    """
+
+    def __init__(self, *, width: int, n_targets: int, reads: Output, start: Start = "zero") -> None:
         super().__init__()
         self.reads = reads
-        self.refit = "once" if starts_at_probe else "never"
-        self.fits_on_validation = starts_at_probe
-        self._starts_at_probe = starts_at_probe
+        self.refit = "never" if start == "zero" else "once"
+        self.fits_on_validation = start == "probe"
+        self._start = start
         self.weight = nn.Parameter(torch.zeros(n_targets, width))
         self.bias = nn.Parameter(torch.zeros(n_targets))
 
@@ -29,7 +39,11 @@ class LinearMapping(LabelMapping):
     def fit(
         self, outputs: Float[Tensor, "n d"], labels: Int[Tensor, " n"], *, validation: FittingOutputs | None = None
     ) -> None:
-        if not self._starts_at_probe:
+        if self._start == "mapped":
+            chosen = choose_frequent(outputs, labels, counting=Counting(), n_targets=len(self.bias))
+            self.weight.zero_()
+            self.weight[torch.arange(len(chosen)), torch.from_numpy(chosen[:, 0])] = 1
+        if self._start != "probe":
             return
         probe = fit_probe(
             _arrays((outputs, labels)),
