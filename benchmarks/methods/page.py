@@ -22,7 +22,7 @@ def page(table: Table, outcomes: Mapping[Cell, Outcome], *, about: str) -> str:
         "standard error of the test sample. *Alone*: the mapping on the images without a prompt. Seconds are of the",
         "job, all seeds and baselines, on a machine that did other work beside it.",
         "",
-        "| data | transform | mapping | seeds | adapter | alone | majority | zero-shot | linear probe | random backbone |"
+        "| data | transform | mapping | seeds | adapter | alone | majority | zero-shot | linear probe | random |"
         " parameters | seconds | use |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
