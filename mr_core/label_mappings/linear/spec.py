@@ -34,9 +34,9 @@ class LinearSpec(LabelMappingSpec):
         description="Weights before training: all zero; or those of logistic regression on the outputs for the "
         "training images in the untrained input transform, its penalty chosen on validation images. Under a "
         "watermark, which begins as the image alone, on the embedding, that is the linear probe itself (of square "
-        "images; oblong ones are stretched under a prompt and cropped for the baseline). `mapped`: a class begins as one "
-        "source class, the one that the mapping `frequent` gives it; of text scores as its own text `This is a "
-        "photo of a {}.`.",
+        "images; oblong ones are stretched under a prompt and cropped for the baseline). `mapped`: each class begins "
+        "as the source class that the mapping `frequent` gives it; of text scores as its text `This is a photo of a "
+        "{}.`.",
     )
 
     @model_validator(mode="after")
