@@ -2,6 +2,7 @@
 
     python -m benchmarks.ntk [--samples 8] [--rounds 3] [--eigen-samples 16] [--eigenpairs 50] [--stored-samples 2000]
     python -m benchmarks.ntk --only stored
+    python -m benchmarks.ntk --only large --samples 1000
 
 First the whole kernel of CLIP ViT-B-32 (random weights, 10 classes): the Jacobian contraction of torch.func's tutorial
 on neural tangent kernels, `vmap(jacrev)` over the stock model, 8 images at a time, against the structured path in
@@ -12,8 +13,9 @@ that is installed (`pip install --no-deps nngeometry`; no part of the project's 
 eigenpairs of builtin/mini-clip's kernel from products alone, against the dense kernel and all its eigenvalues: what is
 saved there is the memory of (N C)^2 numbers, and it costs time. Products go through the stock model, whose operators
 have forward-mode rules, the dense kernel through the fast form. And the same of 20,000 rows from stored Jacobian rows,
-as a diagnosis of that size takes them: in blocks, each in a file, and no matrix. Times are of a shared machine: quote
-the ratios.
+as a diagnosis of that size takes them: in blocks, each in a file, and no matrix. `large`, which runs only when asked
+for, is the kernel of ViT-B-32 of many images, once, by the way of a large diagnosis: rows in files. Times are of a
+shared machine: quote the ratios.
 """
 
 import argparse
@@ -38,6 +40,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.environment import ALLOCATOR, allocator_settings, describe_machine
+from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.description import MINI_CLIP
 from mr_core.backbones.loading import load_backbone
 from mr_core.engine import accelerate
@@ -46,7 +49,7 @@ from mr_core.label_mappings.frequent.spec import FrequentSpec
 from mr_core.label_mappings.text.mapping import TextMapping
 from mr_core.ntk import empirical_ntk
 from mr_core.ntk.canvas import canvas_rows, factor_shapes
-from mr_core.ntk.from_rows import operator_of_rows
+from mr_core.ntk.from_rows import kernel_of_rows, operator_of_rows
 from mr_core.ntk.lanczos import top_eigenpairs
 from mr_core.ntk.operator import KernelOperator
 from mr_core.ntk.precision import exact_arithmetic
@@ -81,7 +84,7 @@ def main() -> None:
     parser.add_argument("--eigen-samples", type=int, default=16, help="images in the kernel of mini-clip")
     parser.add_argument("--eigenpairs", type=int, default=50)
     parser.add_argument("--stored-samples", type=int, default=2000, help="images whose Jacobian rows are stored")
-    parser.add_argument("--only", choices=("tutorial", "networks", "products", "stored"), help="one section")
+    parser.add_argument("--only", choices=("tutorial", "networks", "products", "stored", "large"), help="one section")
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # open_clip tells that the weights are random
     print(describe_machine(), f"; torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -93,14 +96,39 @@ def main() -> None:
         _compare_eigenpairs(options.eigen_samples, options.eigenpairs)
     if options.only in (None, "stored"):
         _eigenpairs_of_stored_rows(options.stored_samples, options.eigenpairs)
+    if options.only == "large":
+        _large_kernel(options.samples)
     print(f"  load at the end: {os.getloadavg()[0]:.1f}")
+
+
+def _large_kernel(n_samples: int) -> None:
+    backbone = accelerate(load_backbone(ARCHITECTURE, random_seed=0))
+    transform = PaddingSpec(image_size=164).build(backbone.preprocessing)
+    generator = torch.Generator().manual_seed(0)
+    model = ReprogrammedModel(transform, backbone, _random_texts(backbone, generator))
+    images = torch.rand(n_samples, 3, transform.image_size, transform.image_size, generator=generator)
+    print(
+        f"CLIP ViT-B-32, 224 px, frame around {transform.image_size} px, {transform.delta.numel()} parameters, "
+        f"{n_samples} images x {CLASSES} classes, once"
+    )
+    with TemporaryDirectory() as folder, exact_arithmetic(model):
+        rows, cpu, wall = _timed(lambda: _stored_rows(model, images, Path(folder)))
+        print(f"  rows: {cpu:.0f} s of CPU time, {wall:.0f} s wall", flush=True)
+        kernel, cpu, wall = _timed(lambda: kernel_of_rows(model, images, rows, kind="full"))
+    matrix = kernel.groups["input_transform"].matrix
+    print(f"  kernel: {cpu:.0f} s of CPU time, {wall:.0f} s wall; trace {float(matrix.trace()):.6g}")
+    print(f"  peak memory of the process: {_peak_bytes() / 1e9:.2f} GB")
+
+
+def _random_texts(backbone: Backbone, generator: torch.Generator) -> TextMapping:
+    texts = torch.randn(CLASSES, backbone.width("image_text"), generator=generator)
+    return TextMapping(functional.normalize(texts, dim=1))
 
 
 def _compare_with_the_tutorial(n_samples: int, rounds: int) -> None:
     stock = load_backbone(ARCHITECTURE, random_seed=0)
     generator = torch.Generator().manual_seed(0)
-    texts = functional.normalize(torch.randn(CLASSES, stock.width("image_text"), generator=generator), dim=1)
-    transform, mapping = PaddingSpec().build(stock.preprocessing), TextMapping(texts)
+    transform, mapping = PaddingSpec().build(stock.preprocessing), _random_texts(stock, generator)
     models = [ReprogrammedModel(transform, backbone, mapping) for backbone in (stock, accelerate(stock))]
     images = torch.rand(n_samples, 3, transform.image_size, transform.image_size, generator=generator)
     print(

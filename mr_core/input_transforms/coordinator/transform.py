@@ -34,7 +34,8 @@ class CoordinatorTransform(InputTransform):
         self.register_buffer("scale", strength * torch.tensor(canvas.std).view(3, 1, 1), persistent=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.decoder = PromptDecoder(n_features=_encoder("cpu").width("embedding"), canvas_size=canvas.size)
+            n_features = _encoder("cpu", torch.float32).width("image_text")
+            self.decoder = PromptDecoder(n_features=n_features, canvas_size=canvas.size)
         self.eval()
 
     def forward(self, images: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 3 s s"]:
@@ -91,14 +92,14 @@ class PromptDecoder(nn.Module):
 
 @torch.no_grad()
 def encoded(images: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n d"]:
-    """The frozen encoder's embedding, scaled to unit variance over its entries on average; in float32 inside."""
-    encoder = _encoder(str(images.device))
+    """The frozen encoder's embedding, of the space it shares with text, scaled to a mean square of 1."""
+    encoder = _encoder(str(images.device), images.dtype)
     side = encoder.canvas_size
-    shown = functional.interpolate(images.detach().float(), size=(side, side), mode="bilinear", antialias=True)
-    embedding: Tensor = functional.normalize(encoder(shown), dim=1) * encoder.width("embedding") ** 0.5
-    return embedding.to(images.dtype)
+    shown = functional.interpolate(images.detach(), size=(side, side), mode="bilinear", antialias=True)
+    embedding: Tensor = functional.normalize(encoder(shown, "image_text"), dim=1) * encoder.width("image_text") ** 0.5
+    return embedding
 
 
 @cache
-def _encoder(device: str) -> Backbone:
-    return load_backbone(MINI_CLIP).to(device)
+def _encoder(device: str, dtype: torch.dtype) -> Backbone:
+    return load_backbone(MINI_CLIP).to(device, dtype)

@@ -40,7 +40,7 @@ def test_the_encoder_is_frozen_and_not_part_of_the_adapter():
     mini_clip = load_backbone("builtin/mini-clip")
     features = encoded(images)
     shown = torch.nn.functional.interpolate(images.detach(), size=(96, 96), mode="bilinear", antialias=True)
-    cosine = torch.nn.functional.cosine_similarity(features, mini_clip(shown))
+    cosine = torch.nn.functional.cosine_similarity(features, mini_clip(shown, "image_text"))
     torch.testing.assert_close(cosine, torch.ones(4))
     torch.testing.assert_close(features.square().mean(1), torch.ones(4))
 
