@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mr_core.errors import TrainingDiverged
+from mr_core.errors import CallBudgetSpent, TrainingDiverged
 from mr_core.evaluation import backbone_outputs, predict_logits
 from mr_core.label_mappings.module import Refit
 from mr_core.reprogrammed import Trainable
@@ -109,26 +109,34 @@ class EpochTrainer(Trainer, ABC):
         rule = self.rule(parameters, seed=run.seed) if parameters else None
         state, kept = restore_training(run, model, rule)
         started = time.monotonic() - state.seconds
-        if state.batch == 0 and state.epoch == 0 and _refits(model, "once"):
-            self._refit_mapping(model, run)
-            if _fit_gave_parameters(model) and self._selects(run):
-                kept, state.kept_score = _adapter_state(model), self._validate(model, run, {})
         # Without parameters there is nothing to descend: the fitted mapping is the adapter.
         epochs = self._spec.epochs if rule is not None else 1
-        while state.epoch < epochs and not (state.stopped_by_budget or state.stopped_early):
-            if rule is not None:
-                self._train_epoch(model, rule, run, state, kept, started)
-                model.eval()
-            elif _refits(model, "each_epoch"):
+        try:
+            if state.batch == 0 and state.epoch == 0 and _refits(model, "once"):
                 self._refit_mapping(model, run)
-            row = self._end_epoch(model, rule, run, state)
-            if row is not None:
-                kept = _adapter_state(model)
-                state.kept_epoch = state.epoch - 1
-            waited = state.epoch - 1 - state.kept_epoch
-            state.stopped_early = self._spec.patience is not None and waited >= self._spec.patience
-            state.seconds = time.monotonic() - started
-            state.stopped_by_budget = run.max_seconds is not None and state.seconds > run.max_seconds
+                if _fit_gave_parameters(model) and self._selects(run):
+                    kept, state.kept_score = _adapter_state(model), self._validate(model, run, {})
+            while state.epoch < epochs and not (state.stopped_by_budget or state.stopped_early):
+                if rule is not None:
+                    self._train_epoch(model, rule, run, state, kept, started)
+                    model.eval()
+                elif _refits(model, "each_epoch"):
+                    self._refit_mapping(model, run)
+                row = self._end_epoch(model, rule, run, state)
+                if row is not None:
+                    kept = _adapter_state(model)
+                    state.kept_epoch = state.epoch - 1
+                waited = state.epoch - 1 - state.kept_epoch
+                state.stopped_early = self._spec.patience is not None and waited >= self._spec.patience
+                state.seconds = time.monotonic() - started
+                state.stopped_by_budget = run.max_seconds is not None and state.seconds > run.max_seconds
+                save_training(run, model, rule, state, kept)
+        except CallBudgetSpent as error:
+            model.eval()
+            run.observer.message(f"{error.detail}: training ends in epoch {state.epoch}", level="warning")
+            state.stopped_by_budget = True
+            if not kept:  # not one epoch: what it has come to is all there is
+                kept, state.kept_epoch = _adapter_state(model), state.epoch
             save_training(run, model, rule, state, kept)
         model.load_state_dict(kept, strict=False)
         return TrainingHistory(
