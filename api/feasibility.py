@@ -16,6 +16,10 @@ from mr_core.backbones.identifiers import describe
 from mr_core.errors import SpecError
 from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.job_spec import AroundBackbone, JobSpec
+from mr_core.jobs.evaluate.spec import EvaluateSpec
+from mr_core.jobs.rank.spec import RankSpec
+from mr_core.jobs.remote_rules import PartSizes, check_training, least_cost, limit_of, refuse_call_budget, require
+from mr_core.jobs.reprogram.spec import ReprogramSpec
 from mr_core.jobs.train_source.spec import TrainSourceSpec
 from mr_core.label_mappings.base import LabelMappingSpec
 from service import adapters, backbones
@@ -30,6 +34,8 @@ class KnownBackbone:
     canvas: int | None = None
     labels: int | Literal["unknown"] | None = "unknown"
     text: bool | None = None
+    is_remote: bool = False
+    batch_size: int = 1
 
 
 def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Dataset) -> None:
@@ -39,8 +45,14 @@ def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Datase
         _check_adapter(adapters.get(session, tenant, adapter_id).config, spec, dataset)
     if isinstance(spec, AroundBackbone):
         backbone = known_backbone(session, tenant, spec.backbone)
+        _check_remote(spec, backbone, dataset)
         _check_input_transform(getattr(spec, "input_transform", None), backbone)
         _check_label_mapping(getattr(spec, "label_mapping", None), backbone, n_targets=len(dataset.classes))
+    elif not isinstance(spec, EvaluateSpec):  # whose adapter may stand on a remote backbone
+        refuse_call_budget(spec)
+    if isinstance(spec, RankSpec):
+        for backbone_id in spec.backbones:
+            _refuse_remote(spec, known_backbone(session, tenant, backbone_id), param="backbones")
     if isinstance(spec, TrainSourceSpec):
         _check_source(session, tenant, spec, n_classes=len(dataset.classes))
     _check_samples(spec, dataset)
@@ -53,7 +65,12 @@ def known_backbone(session: Session, tenant: str, backbone_id: str) -> KnownBack
         row = backbones.get(session, tenant, trained_id)
         preprocessing = row.description.get("preprocessing") or {}
         return KnownBackbone(
-            backbone_id, canvas=preprocessing.get("size"), labels=row.outputs["labels"], text=row.outputs["text"]
+            backbone_id,
+            canvas=preprocessing.get("size"),
+            labels=row.outputs["labels"],
+            text=row.outputs["text"],
+            is_remote=backbones.is_remote(trained_id),
+            batch_size=int((row.description.get("arguments") or {}).get("batch_size", 1)),
         )
     description = describe(backbone_id)
     if trained_id == MINI_CLIP:
@@ -72,6 +89,30 @@ def mini_clip_config() -> dict[str, Any]:
     file = files("mr_core.backbones.builtin.mini_clip").joinpath("config.json")
     config: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return config
+
+
+def _check_remote(spec: JobSpec, backbone: KnownBackbone, dataset: Dataset) -> None:
+    """What a model that only answers cannot do, and a budget that cannot do."""
+    if not backbone.is_remote:
+        refuse_call_budget(spec)
+        return
+    if backbone.id.startswith(RANDOM_PREFIX):
+        raise SpecError("a remote backbone has no random variant", param="backbone")
+    if not isinstance(spec, ReprogramSpec):
+        _refuse_remote(spec, backbone, param="backbone")
+        return
+    check_training(spec, spec.budget, canvas_size=backbone.canvas)
+    # How a split divides by class, and which answers are known already, shows in the attempt.
+    n_train, n_test = (int(dataset.splits.get(split, 0)) for split in ("train", "test"))
+    n_fitted = int(n_train * (1 - spec.evaluation.validation_fraction)) - len(dataset.classes)
+    sizes = PartSizes(train=max(1, n_fitted), validation=0, test=n_test)
+    cost = least_cost(spec, sizes, backbone.batch_size)
+    require(limit_of(spec.budget), cost, what="one step of training and the evaluation")
+
+
+def _refuse_remote(spec: JobSpec, backbone: KnownBackbone, *, param: str) -> None:
+    if backbone.is_remote:
+        raise SpecError(f"{backbone.id} only answers, and a {spec.kind} job needs more of it", param=param)
 
 
 def _check_input_transform(transform: InputTransformSpec | None, backbone: KnownBackbone) -> None:
@@ -102,7 +143,7 @@ def _check_label_mapping(mapping: LabelMappingSpec | None, backbone: KnownBackbo
 
 def _check_source(session: Session, tenant: str, spec: TrainSourceSpec, *, n_classes: int) -> None:
     if spec.backbone is not None:
-        known_backbone(session, tenant, spec.backbone)
+        _refuse_remote(spec, known_backbone(session, tenant, spec.backbone), param="backbone")
     if spec.pixels is not None:
         spec.architecture.check(spec.pixels, n_classes)
     if spec.tangent_kernel is not None and spec.tangent_kernel.samples < n_classes:
