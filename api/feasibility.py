@@ -17,6 +17,7 @@ from mr_core.errors import SpecError
 from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.job_spec import AroundBackbone, JobSpec
 from mr_core.jobs.evaluate.spec import EvaluateSpec
+from mr_core.jobs.prime.spec import PrimeSpec
 from mr_core.jobs.rank.spec import RankSpec
 from mr_core.jobs.remote_rules import PartSizes, check_training, least_cost, limit_of, refuse_call_budget, require
 from mr_core.jobs.reprogram.spec import ReprogramSpec
@@ -46,6 +47,8 @@ def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Datase
     if isinstance(spec, AroundBackbone):
         backbone = known_backbone(session, tenant, spec.backbone)
         _check_remote(spec, backbone, dataset)
+        if isinstance(spec, PrimeSpec):
+            backbone = _primed(session, tenant, spec, backbone)
         _check_input_transform(getattr(spec, "input_transform", None), backbone)
         _check_label_mapping(getattr(spec, "label_mapping", None), backbone, n_targets=len(dataset.classes))
     elif not isinstance(spec, EvaluateSpec):  # whose adapter may stand on a remote backbone
@@ -94,10 +97,13 @@ def mini_clip_config() -> dict[str, Any]:
 def _check_remote(spec: JobSpec, backbone: KnownBackbone, dataset: Dataset) -> None:
     """What a model that only answers cannot do, and a budget that cannot do."""
     if not backbone.is_remote:
-        refuse_call_budget(spec)
+        if not isinstance(spec, PrimeSpec):
+            refuse_call_budget(spec)
         return
     if backbone.id.startswith(RANDOM_PREFIX):
         raise SpecError("a remote backbone has no random variant", param="backbone")
+    if isinstance(spec, PrimeSpec):
+        return
     if not isinstance(spec, ReprogramSpec):
         _refuse_remote(spec, backbone, param="backbone")
         return
@@ -108,6 +114,15 @@ def _check_remote(spec: JobSpec, backbone: KnownBackbone, dataset: Dataset) -> N
     sizes = PartSizes(train=max(1, n_fitted), validation=0, test=n_test)
     cost = least_cost(spec, sizes, backbone.batch_size)
     require(limit_of(spec.budget), cost, what="one step of training and the evaluation")
+
+
+def _primed(session: Session, tenant: str, spec: PrimeSpec, api: KnownBackbone) -> KnownBackbone:
+    """The encoder with the API's classes, which is what is reprogrammed."""
+    if not api.is_remote:
+        raise SpecError(f"{spec.backbone} is not remote: reprogram it, without a detour", param="backbone")
+    encoder = known_backbone(session, tenant, spec.encoder)
+    _refuse_remote(spec, encoder, param="encoder")
+    return KnownBackbone(f"{spec.encoder}, primed", canvas=encoder.canvas, labels=api.labels, text=False)
 
 
 def _refuse_remote(spec: JobSpec, backbone: KnownBackbone, *, param: str) -> None:

@@ -117,6 +117,16 @@ class Backbone(nn.Module):
         normalised = (canvases - self.mean) / self.std
         return self.source.outputs(normalised.contiguous(memory_format=self._memory_format), names)
 
+    def around(self, source: SourceModel, *, source_classes: Sequence[str] | None) -> "Backbone":
+        """Another source model in this one's place, such as itself with a head more: the same form, the same digest."""
+        other = Backbone(
+            source, description=self.description, preprocessing=self.preprocessing, source_classes=source_classes
+        ).to(self.mean.device)
+        other.chunk_size, other.state_sha256 = self.chunk_size, self.state_sha256
+        other.is_accelerated, other._memory_format = self.is_accelerated, self._memory_format
+        other.calibrated_statistics = self.calibrated_statistics
+        return other
+
     def use_channels_last(self) -> None:
         """Lay weights and canvases out with the channels innermost, as convolutions on CPU and GPU prefer."""
         self._memory_format = torch.channels_last

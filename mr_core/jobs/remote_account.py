@@ -88,11 +88,19 @@ def part_sizes(places: Places, context: JobContext, backbone: Backbone) -> PartS
     sizes = {
         part: context.dataset.n(split) if indices is None else len(indices) for part, (split, indices) in places.items()
     }
-    splits: Collection[Split] = {split for split, _ in places.values()}
-    unknown = [split for split in splits if kept_outputs(split, context, backbone) is None]
     return PartSizes(
         train=sizes["train"],
         validation=sizes.get("validation", 0),
         test=sizes.get("test", 0),
-        plain=tuple(context.dataset.n(split) for split in unknown),
+        plain=_unknown(places, context, backbone),
     )
+
+
+def plain_cost(places: Places, context: JobContext, backbone: Backbone, oracle: Oracle) -> Cost:
+    """Of asking for the plain images of the splits that no earlier job has asked for."""
+    return sum((oracle.cost(n) for n in _unknown(places, context, backbone)), Cost())
+
+
+def _unknown(places: Places, context: JobContext, backbone: Backbone) -> tuple[int, ...]:
+    splits: Collection[Split] = sorted({split for split, _ in places.values()})
+    return tuple(context.dataset.n(split) for split in splits if kept_outputs(split, context, backbone) is None)

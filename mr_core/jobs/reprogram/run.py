@@ -35,6 +35,7 @@ from mr_core.provenance import provenance
 from mr_core.reprogrammed import ReprogrammedModel
 
 _SHOWN_MAPPING_ROWS = 40
+_OF_ANSWERS = {"linear_probe": "a linear probe on the frozen answers"}
 
 
 def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
@@ -82,7 +83,7 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
         raise RuntimeError("the frozen backbone changed during training")
 
     watch.begin("publishing")
-    verdict = judge(metrics, scores, probed=probed_output(backbone))
+    verdict = judge(metrics, scores, names={} if account.oracle is None else _OF_ANSWERS)
     if account.oracle is not None and history.stopped_by_budget:
         done = f"{len(history.rows)} of {getattr(spec.trainer, 'epochs', 1)} epochs"
         verdict["reason"] += f" The call budget was spent after {done}: this is the best adapter until then."
@@ -111,7 +112,7 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
         "backbone_unchanged": True if account.oracle is None else None,  # what is elsewhere cannot be seen
         **account.statement(is_spent=history.stopped_by_budget),
     }  # fmt: skip
-    pictures = _artifacts(spec, model, result, history.rows, classes, record)
+    pictures = reprogram_files(spec, model, result, history.rows, classes, record)
     return JobOutcome(result=result, adapter=adapter, artifacts=[*pictures, *files])
 
 
@@ -126,7 +127,7 @@ def _baselines(
         # A mapping with weights and no prompt is the linear probe, which stands beside it.
         "mapping_only": None if has_weights else baselines.mapping_only(frozen, mapping),
         "linear_probe": baselines.linear_probe(
-            frozen, n_classes=len(classes), observer=context.observer, reads=probed_output(backbone)
+            frozen, n_classes=len(classes), observer=context.observer, reads=_probed_output(backbone)
         ),
         "zero_shot": _zero_shot(context, backbone, frozen),
         "random_backbone": None,
@@ -142,12 +143,12 @@ def _zero_shot(context: JobContext, backbone: Backbone, frozen: FrozenOutputs) -
     return baselines.named_classes(frozen, named) if named is not None else None
 
 
-def probed_output(backbone: Backbone) -> Output:
+def _probed_output(backbone: Backbone) -> Output:
     """What the linear probe reads: of a backbone that only answers the answers."""
     return "embedding" if "embedding" in backbone.available_outputs else "source_logits"
 
 
-def _artifacts(
+def reprogram_files(
     spec: ReprogramSpec,
     model: ReprogrammedModel,
     result: Mapping[str, Any],
@@ -155,6 +156,7 @@ def _artifacts(
     classes: tuple[str, ...],
     record: Mapping[str, Any],
 ) -> list[Artifact]:
+    """Pictures and report of a training."""
     picture = model.input_transform.picture()
     rows, names = _shown_mapping(model)
     part = "test" if result["metrics"]["test"] else "validation"
