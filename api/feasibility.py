@@ -18,7 +18,6 @@ from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.job_spec import AroundBackbone, JobSpec
 from mr_core.jobs.evaluate.spec import EvaluateSpec
 from mr_core.jobs.prime.spec import PrimeSpec
-from mr_core.jobs.rank.spec import RankSpec
 from mr_core.jobs.remote_rules import PartSizes, check_training, least_cost, limit_of, refuse_call_budget, require
 from mr_core.jobs.reprogram.spec import ReprogramSpec
 from mr_core.jobs.train_source.spec import TrainSourceSpec
@@ -53,8 +52,8 @@ def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Datase
         _check_label_mapping(getattr(spec, "label_mapping", None), backbone, n_targets=len(dataset.classes))
     elif not isinstance(spec, EvaluateSpec):  # whose adapter may stand on a remote backbone
         refuse_call_budget(spec)
-    if isinstance(spec, RankSpec):
-        for backbone_id in spec.backbones:
+    for backbone_id in getattr(spec, "backbones", ()):
+        if backbones.is_remote(backbone_id.removeprefix(RANDOM_PREFIX)):
             _refuse_remote(spec, known_backbone(session, tenant, backbone_id), param="backbones")
     if isinstance(spec, TrainSourceSpec):
         _check_source(session, tenant, spec, n_classes=len(dataset.classes))

@@ -151,3 +151,33 @@ def test_registered_rows_of_two_tenants(gateway, client, tenant):
         assert backbones.get(session, tenant, "remote:api").tenant == tenant
         with pytest.raises(NotFound):
             backbones.get(session, "nobody", "remote:api")
+
+
+def test_a_priming_is_checked_against_its_encoder(client, stand_in):
+    register(client)
+    prime = {"kind": "prime", "dataset": stand_in.dataset(), "backbone": "remote:api"}
+    answer = client.post("/v1/jobs", json=prime)
+    assert answer.status_code == 201, answer.text
+    for changes, param in (
+        ({"backbone": "builtin/mini-clip"}, "backbone"),
+        ({"encoder": "remote:api"}, "encoder"),
+        ({"input_transform": {"kind": "padding", "image_size": 96}}, "input_transform.image_size"),
+        ({"label_mapping": {"kind": "text"}}, "label_mapping.kind"),
+        ({"label_mapping": {"kind": "frequent", "sources_per_class": 2}}, "label_mapping.sources_per_class"),
+    ):
+        problem = client.post("/v1/jobs", json=prime | changes).json()
+        assert (problem["code"], problem["param"]) == ("impossible_spec", param), problem
+
+
+def test_an_adapter_from_elsewhere_finds_the_registered_model_or_is_refused(gateway, client, tenant):
+    from api.adapter_import import require_backbone
+    from mr_core.errors import BackboneError
+
+    register(client)
+    with gateway.database.session() as session:
+        described = backbones.describe(backbones.get(session, tenant, "remote:api"))
+        require_backbone(session, tenant, described)
+        elsewhere = described.model_copy(update={"arguments": described.arguments | {"url": "https://8.8.4.4/"}})
+        for other, whose in ((elsewhere, tenant), (described, "nobody")):
+            with pytest.raises(BackboneError, match="register it first"):
+                require_backbone(session, whose, other)

@@ -292,3 +292,21 @@ def test_classes_of_other_names_leave_zero_shot_out(reprogram, model):
     result = reprogram(description=described).result
     assert result["baselines"]["zero_shot"] is None
     assert result["baselines"]["mapping_only"] is not None
+
+
+def test_an_adapter_around_it_is_evaluated_for_its_price(reprogram, model, archive, tmp_path):
+    path = tmp_path / "adapter.zip"
+    outcome = reprogram()
+    path.write_bytes(zip_adapter(outcome.adapter))
+    model.images = model.received = 0
+
+    def evaluate(**budget):
+        spec = {"kind": "evaluate", "dataset": "ds_1", "adapter": "ad_1", "budget": budget}
+        return run(JobSpec.parse(spec), archive, adapter=path, backbones={"remote:api": remote(model)}).result
+
+    with pytest.raises(CallBudgetSpent, match="at least 1 calls with 9 images"):
+        evaluate(max_images=8)
+    assert model.received == 0
+    result = evaluate(max_images=9)
+    assert result["metrics"]["test"]["accuracy"] == outcome.result["metrics"]["test"]["accuracy"]
+    assert result["remote"]["images"] == model.images == 9
