@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from api.safetensors_header import check_stream
 from mr_core.adapter_file import CONFIG, WEIGHTS, AdapterConfig, interpret, read_config
 from mr_core.backbones.description import BackboneDescription
+from mr_core.backbones.remote.description import remote_sha256
 from mr_core.datasets.images import describe_bytes
 from mr_core.datasets.limits import ArchiveLimits
 from mr_core.datasets.members import named
@@ -21,6 +22,7 @@ from mr_core.errors import AdapterError, BackboneError
 from mr_core.jobs.outcome import AdapterContent
 from service import backbones
 from service.blobs import LARGEST_IN_DATABASE_BYTES
+from service.errors import NotFound
 
 MAX_BYTES = LARGEST_IN_DATABASE_BYTES
 _CONFIG_BYTES = 8 << 20
@@ -47,12 +49,29 @@ def read_import(path: Path) -> tuple[dict[str, Any], AdapterConfig]:
 
 def require_backbone(session: Session, tenant: str, backbone: BackboneDescription) -> None:
     """BackboneError where the adapter stands on uploaded weights that the tenant has not registered."""
+    if backbone.library == "remote":
+        _require_remote(session, tenant, backbone)
+        return
     if backbone.random_seed is not None or backbone.pretrained is not None:
         return
     if backbone.sha256 is None or not backbones.has_weights(session, tenant, backbone.sha256):
         raise BackboneError(
             f"the adapter was trained around {backbone.id} ({backbone.library} {backbone.architecture}), whose weights "
             f"have the SHA-256 {backbone.sha256} and are not registered here: register them first (POST /v1/backbones)",
+            param="file",
+        )
+
+
+def _require_remote(session: Session, tenant: str, backbone: BackboneDescription) -> None:
+    try:
+        row = backbones.get(session, tenant, backbone.id)
+        is_the_same = row.sha256 == remote_sha256(backbone)
+    except (NotFound, ValueError):
+        is_the_same = False
+    if not is_the_same:
+        raise BackboneError(
+            f"the adapter was trained around {backbone.id}, and no remote model of that name that is asked in the same "
+            "way is registered here: register it first (POST /v1/backbones)",
             param="file",
         )
 

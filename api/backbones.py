@@ -1,6 +1,7 @@
 """Source models: what ships, and what the tenant has registered or trained."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any
@@ -20,8 +21,10 @@ from api.results import read_blob
 from api.safetensors_header import check_header
 from api.uploads import read_form
 from mr_core.backbones.description import MINI_CLIP, BackboneDescription, Library, Preprocessing
-from service import backbones
+from mr_core.backbones.remote.description import RemoteDescription, remote_backbone
+from service import backbones, safe_http
 from service.blobs import BlobWriter
+from service.errors import NotFound, UrlNotAllowed
 from service.keys import Caller
 from service.orphans import delete_orphan
 from service.quotas import take_room
@@ -30,18 +33,25 @@ router = APIRouter(prefix="/v1/backbones", tags=["backbones"])
 
 
 class BackboneForm(BaseModel):
-    """The form of a registration; objects and lists are JSON."""
+    """The form of a registration; objects and lists are JSON. A remote model has no file and no architecture."""
 
-    file: bytes = Field(description="Weights, as safetensors.", json_schema_extra={"format": "binary"})
+    file: bytes = Field(
+        default_factory=bytes, description="Weights, as safetensors.", json_schema_extra={"format": "binary"}
+    )
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
     library: Library
-    architecture: str = Field(min_length=1, max_length=200, description="As the library calls it.")
+    architecture: str | None = Field(None, min_length=1, max_length=200, description="As the library calls it.")
     arguments: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the architecture.")
     architecture_config: dict[str, Any] | None = Field(
         None, alias="model_config", description="open_clip's model configuration, for an architecture it does not know."
     )
     preprocessing: Preprocessing | None = Field(None, description="What the library states, if left out.")
     classes: tuple[str, ...] | None = Field(None, description="Names of the source classes, in the head's order.")
+    remote: RemoteDescription | None = Field(
+        None,
+        description="Of library remote: where the model is and how it is asked. Its id is then remote:<name>, "
+        "and classes and preprocessing (mean and std of what is sent: 0 and 1 for plain pixels) have to be said.",
+    )
 
 
 class Backbones(ListOf[BackboneAnswer]):
@@ -56,22 +66,35 @@ _UNREGISTERED = {
     "open_clip:<architecture>/<tag>": "An image and text model of open_clip, with its hub weights.",
     "torchvision:<name>/<weights>": "An image classifier of torchvision, from the worker's cache.",
     "trained:<job>": "What a train_source job of the tenant's has left; it goes with its job.",
+    "remote:<name>": "A model that only answers over HTTP, by the name it was registered under.",
     "random:<any id>": "The same architecture with random weights, seeded by the job: a control.",
 }
 _TEXTS = frozenset(field.alias or name for name, field in BackboneForm.model_fields.items()) - {"file"}
-_JSON_FIELDS = frozenset({"arguments", "model_config", "preprocessing", "classes"})
+_JSON_FIELDS = frozenset({"arguments", "model_config", "preprocessing", "classes", "remote"})
+_REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @router.post("", status_code=201, openapi_extra=form_schema(BackboneForm))
 async def create_backbone(request: Request, response: Response, parts: PartsOf, caller: Writer) -> BackboneAnswer:
-    """Register a source model. The weights are loaded once to see that they fit; if not, nothing is kept."""
+    """Register a source model. The weights are loaded once to see that they fit; if not, nothing is kept.
+
+    Of a remote model the URL is checked, and nothing asked.
+    """
     room = await run_sync(room_for, parts, caller, "backbones")
     with parts.blobs.writer() as writer:
         sink = LimitedSink(writer, parts.settings.max_upload_bytes, room)
         form = await read_form(request, files={"file": lambda _: sink}, texts=_TEXTS)
+        fields = _fields(form.texts)
+        if fields.library == "remote":
+            if "file" in form.files:
+                raise InvalidRequest("a remote model has no file", param="file")
+            answer = await run_sync(_register_remote, parts, caller, fields)
+            response.headers["Location"] = f"/v1/backbones/{answer.id}"
+            return answer
         if "file" not in form.files:
             raise InvalidRequest("the form field file is missing", param="file")
-        fields = _fields(form.texts)
+        if fields.remote is not None:
+            raise InvalidRequest("remote belongs to the library 'remote'", param="remote")
         answer = await run_sync(_register, parts, caller, writer, fields)
     parts.prometheus.uploaded(writer.size_bytes)
     parts.usage.count(caller, uploads=1, uploaded_bytes=writer.size_bytes)
@@ -102,6 +125,8 @@ def read_backbone_content(
 ) -> Response:
     """The weights as they were uploaded, or as a job has left them."""
     row = backbones.get(session, caller.tenant, backbone_id)
+    if backbones.is_remote(row.id):
+        raise NotFound(f"the weights of {row.id} are not here", param="backbone")
     return content_response(
         request,
         sha256=row.sha256,
@@ -160,7 +185,40 @@ def _fields(texts: Mapping[str, str]) -> BackboneForm:
         raise InvalidRequest(f"{param}: {first['msg']}", param=param) from error
 
 
+def _register_remote(parts: Parts, caller: Caller, form: BackboneForm) -> BackboneAnswer:
+    if not _REMOTE_NAME.fullmatch(form.name):
+        raise InvalidRequest(
+            "name is part of the id of a remote backbone: up to 100 letters, digits, '.', '_' and '-'", param="name"
+        )
+    if form.remote is None or form.classes is None or form.preprocessing is None:
+        missing = next(name for name in ("remote", "classes", "preprocessing") if getattr(form, name) is None)
+        raise InvalidRequest(f"{missing}: Field required of a remote model", param=missing)
+    for name in ("architecture", "arguments", "architecture_config"):
+        if getattr(form, name):
+            raise InvalidRequest(f"{name} belongs to a model whose weights are uploaded", param=name)
+    try:
+        description = remote_backbone("remote", form.remote, classes=form.classes, preprocessing=form.preprocessing)
+    except ValueError as error:
+        raise InvalidRequest(str(error), param="remote") from error
+    _check_url(parts, form.remote.url)
+    with parts.database.session() as session:
+        take_room(session, caller.tenant, "backbones", parts.settings, size_bytes=0)
+        return BackboneAnswer.of(
+            backbones.register_remote(session, tenant=caller.tenant, name=form.name, description=description)
+        )
+
+
+def _check_url(parts: Parts, url: str) -> None:
+    try:
+        safe_http.check(url, allow_loopback=parts.settings.allow_loopback_urls)
+    except UrlNotAllowed as error:
+        error.param = "remote.url"
+        raise
+
+
 def _register(parts: Parts, caller: Caller, writer: BlobWriter, form: BackboneForm) -> BackboneAnswer:
+    if form.architecture is None:
+        raise InvalidRequest("architecture: Field required", param="architecture")
     with writer.local_path() as path:
         check_header(path)
     description = BackboneDescription(

@@ -111,6 +111,8 @@ class InternalError(HttpError):
 STATUS_BY_ERROR: dict[type[Exception], int] = {
     science.ReprogrammingError: 422,
     science.BackboneUnavailable: 503,
+    science.RemoteError: 502,
+    science.RemoteNotAnswering: 503,
     service.ServiceError: 500,
     service.Unauthenticated: 401,
     service.Forbidden: 403,
@@ -140,6 +142,7 @@ _TITLES = {
     422: "Not processable",
     429: "Too many",
     500: "Internal error",
+    502: "Bad gateway",
     503: "Try again later",
 }
 

@@ -17,6 +17,10 @@ from mr_core.backbones.identifiers import describe
 from mr_core.errors import SpecError
 from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.job_spec import AroundBackbone, JobSpec
+from mr_core.jobs.evaluate.spec import EvaluateSpec
+from mr_core.jobs.prime.spec import PrimeSpec
+from mr_core.jobs.remote_rules import PartSizes, check_training, least_cost, limit_of, refuse_call_budget, require
+from mr_core.jobs.reprogram.spec import ReprogramSpec
 from mr_core.jobs.train_source.spec import TrainSourceSpec
 from mr_core.label_mappings.base import LabelMappingSpec
 from mr_core.views import require_equal_views
@@ -32,6 +36,8 @@ class KnownBackbone:
     canvas: int | None = None
     labels: int | Literal["unknown"] | None = "unknown"
     text: bool | None = None
+    is_remote: bool = False
+    batch_size: int = 1
 
 
 def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Dataset) -> None:
@@ -41,11 +47,19 @@ def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Datase
         _check_adapter(adapters.get(session, tenant, adapter_id).config, spec, dataset)
     if isinstance(spec, AroundBackbone):
         backbone = known_backbone(session, tenant, spec.backbone)
+        _check_remote(spec, backbone, dataset)
+        if isinstance(spec, PrimeSpec):
+            backbone = _primed(session, tenant, spec, backbone)
         transform, mapping = getattr(spec, "input_transform", None), getattr(spec, "label_mapping", None)
         _check_input_transform(transform, backbone)
         _check_label_mapping(mapping, backbone, dataset.classes)
         if transform is not None and mapping is not None:
             require_equal_views(transform.views, mapping.views)
+    elif not isinstance(spec, EvaluateSpec):  # whose adapter may stand on a remote backbone
+        refuse_call_budget(spec)
+    for backbone_id in getattr(spec, "backbones", ()):
+        if backbones.is_remote(backbone_id.removeprefix(RANDOM_PREFIX)):
+            _refuse_remote(spec, known_backbone(session, tenant, backbone_id), param="backbones")
     if isinstance(spec, TrainSourceSpec):
         _check_source(session, tenant, spec, n_classes=len(dataset.classes))
     _check_samples(spec, dataset)
@@ -58,7 +72,12 @@ def known_backbone(session: Session, tenant: str, backbone_id: str) -> KnownBack
         row = backbones.get(session, tenant, trained_id)
         preprocessing = row.description.get("preprocessing") or {}
         return KnownBackbone(
-            backbone_id, canvas=preprocessing.get("size"), labels=row.outputs["labels"], text=row.outputs["text"]
+            backbone_id,
+            canvas=preprocessing.get("size"),
+            labels=row.outputs["labels"],
+            text=row.outputs["text"],
+            is_remote=backbones.is_remote(trained_id),
+            batch_size=int((row.description.get("arguments") or {}).get("batch_size", 1)),
         )
     description = describe(backbone_id)
     if trained_id == MINI_CLIP:
@@ -77,6 +96,42 @@ def mini_clip_config() -> dict[str, Any]:
     file = files("mr_core.backbones.builtin.mini_clip").joinpath("config.json")
     config: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return config
+
+
+def _check_remote(spec: JobSpec, backbone: KnownBackbone, dataset: Dataset) -> None:
+    """What a model that only answers cannot do, and a budget that cannot do."""
+    if not backbone.is_remote:
+        if not isinstance(spec, PrimeSpec):
+            refuse_call_budget(spec)
+        return
+    if backbone.id.startswith(RANDOM_PREFIX):
+        raise SpecError("a remote backbone has no random variant", param="backbone")
+    if isinstance(spec, PrimeSpec):
+        return
+    if not isinstance(spec, ReprogramSpec):
+        _refuse_remote(spec, backbone, param="backbone")
+        return
+    check_training(spec, spec.budget, canvas_size=backbone.canvas)
+    # How a split divides by class, and which answers are known already, shows in the attempt.
+    n_train, n_test = (int(dataset.splits.get(split, 0)) for split in ("train", "test"))
+    n_fitted = int(n_train * (1 - spec.evaluation.validation_fraction)) - len(dataset.classes)
+    sizes = PartSizes(train=max(1, n_fitted), validation=0, test=n_test)
+    cost = least_cost(spec, sizes, backbone.batch_size)
+    require(limit_of(spec.budget), cost, what="one step of training and the evaluation")
+
+
+def _primed(session: Session, tenant: str, spec: PrimeSpec, api: KnownBackbone) -> KnownBackbone:
+    """The encoder with the API's classes, which is what is reprogrammed."""
+    if not api.is_remote:
+        raise SpecError(f"{spec.backbone} is not remote: reprogram it, without a detour", param="backbone")
+    encoder = known_backbone(session, tenant, spec.encoder)
+    _refuse_remote(spec, encoder, param="encoder")
+    return KnownBackbone(f"{spec.encoder}, primed", canvas=encoder.canvas, labels=api.labels, text=False)
+
+
+def _refuse_remote(spec: JobSpec, backbone: KnownBackbone, *, param: str) -> None:
+    if backbone.is_remote:
+        raise SpecError(f"{backbone.id} only answers, and a {spec.kind} job needs more of it", param=param)
 
 
 def _check_input_transform(transform: InputTransformSpec | None, backbone: KnownBackbone) -> None:
@@ -109,7 +164,7 @@ def _check_label_mapping(mapping: LabelMappingSpec | None, backbone: KnownBackbo
 
 def _check_source(session: Session, tenant: str, spec: TrainSourceSpec, *, n_classes: int) -> None:
     if spec.backbone is not None:
-        known_backbone(session, tenant, spec.backbone)
+        _refuse_remote(spec, known_backbone(session, tenant, spec.backbone), param="backbone")
     if spec.pixels is not None:
         spec.architecture.check(spec.pixels, n_classes)
     if spec.tangent_kernel is not None and spec.tangent_kernel.samples < n_classes:

@@ -11,6 +11,11 @@ from cli.errors import CommandError, Exit
 from cli.output import print_json, print_table
 
 _JSON_FIELDS = ("arguments", "model_config", "preprocessing", "classes")
+_OF_REMOTE = {
+    "remote": "url, protocol, answer and what else says how it is asked",
+    "classes": "names of its classes",
+    "preprocessing": "size, mean and std of what is sent",
+}
 
 
 def configure(_: str, parser: argparse.ArgumentParser) -> None:
@@ -26,7 +31,12 @@ def configure(_: str, parser: argparse.ArgumentParser) -> None:
     for field in _JSON_FIELDS:
         register.add_argument(f"--{field.replace('_', '-')}", metavar="JSON", help="JSON, or @FILE with JSON in it")
     register.set_defaults(run=_register)
-    for action in (listing, register):
+    remote = actions.add_parser("remote", help="register a model that only answers over HTTP")
+    remote.add_argument("name", help="its id is then remote:NAME")
+    for field, told in _OF_REMOTE.items():
+        remote.add_argument(f"--{field}", required=True, metavar="JSON", help=f"{told}; JSON, or @FILE with JSON in it")
+    remote.set_defaults(run=_remote)
+    for action in (listing, register, remote):
         action.add_argument("--json", action="store_true", help="print the raw answer, and nothing else, on stdout")
 
 
@@ -46,6 +56,14 @@ def _register(arguments: argparse.Namespace) -> int:
     form |= {field: _json(field, value) for field in _JSON_FIELDS if (value := getattr(arguments, field)) is not None}
     with connect() as client, path.open("rb") as file:
         backbone = client.upload("/v1/backbones", file, path.name, form)
+    print_json(backbone) if arguments.json else _print([backbone])
+    return Exit.DONE
+
+
+def _remote(arguments: argparse.Namespace) -> int:
+    form = {field: _json(field, getattr(arguments, field)) for field in _OF_REMOTE}
+    with connect() as client:
+        backbone = client.send_form("/v1/backbones", {"name": arguments.name, "library": "remote", **form})
     print_json(backbone) if arguments.json else _print([backbone])
     return Exit.DONE
 

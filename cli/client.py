@@ -83,6 +83,13 @@ class Client:
         ).json()
         return answer
 
+    def send_form(self, path: str, form: Mapping[str, str]) -> dict[str, Any]:
+        """Post a form without a file."""
+        answer: dict[str, Any] = self.request(
+            "POST", path, files={name: (None, text) for name, text in form.items()}
+        ).json()
+        return answer
+
     def complete_upload(self, upload_id: str) -> dict[str, Any]:
         """What an upload in parts becomes; asked again where the answer is lost, which gives the same."""
         timeout = httpx.Timeout(60, read=600)

@@ -15,10 +15,11 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mr_core.adapter_file import FORMAT_VERSION, interpret, read_adapter, read_config
+from mr_core.adapter_file import FORMAT_VERSION, SOURCE_HEAD, interpret, read_adapter, read_config
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.calibration import restore_batch_norm
 from mr_core.backbones.loading import load_backbone
+from mr_core.backbones.primed import primed, source_head
 from mr_core.datasets.images import open_image, prepare_image
 from mr_core.engine import accelerate
 from mr_core.errors import AdapterError, BackboneError
@@ -27,6 +28,7 @@ from mr_core.jobs.reprogram.spec import ReprogramSpec
 from mr_core.reprogrammed import ReprogrammedModel
 
 _STATISTICS = "backbone_statistics."
+_HEAD = "source_head."
 ImageSource = str | Path | bytes | Image.Image
 
 
@@ -103,9 +105,12 @@ def save_adapter(
     }
     if backbone.description.random_seed is not None:
         tensors |= {_STATISTICS + name: tensor.cpu() for name, tensor in backbone.calibrated_statistics.items()}
+    head = source_head(backbone)
+    if head is not None:
+        tensors |= {_HEAD + name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}
     config = {
         "format_version": FORMAT_VERSION,
-        "required_features": [],
+        "required_features": [SOURCE_HEAD] if head is not None else [],
         "spec": spec.model_dump(mode="json"),
         "classes": list(classes),
         "image": {"size": model.input_transform.image_size, "fit": model.input_transform.fit},
@@ -152,17 +157,28 @@ def rebuild(
     if statistics:
         backbone = copy.deepcopy(backbone)
         restore_batch_norm(backbone, statistics)
+    backbone = accelerate(backbone)
+    head = {name.removeprefix(_HEAD): t for name, t in tensors.items() if name.startswith(_HEAD)}
+    if head:
+        backbone = _with_head(backbone, head)
     model = ReprogrammedModel(
-        spec.input_transform.build(backbone.preprocessing),
-        accelerate(backbone),
-        spec.label_mapping.build(backbone, classes),
+        spec.input_transform.build(backbone.preprocessing), backbone, spec.label_mapping.build(backbone, classes)
     )
-    own = {name: t for name, t in tensors.items() if not name.startswith(_STATISTICS)}
+    own = {name: t for name, t in tensors.items() if not name.startswith((_STATISTICS, _HEAD))}
     expected = {name: t.shape for name, t in model.state_dict().items() if not name.startswith("backbone.")}
     if {name: t.shape for name, t in own.items()} != expected:
         raise AdapterError(f"the adapter holds the tensors {sorted(own)}, its config describes {sorted(expected)}")
     model.load_state_dict(own, strict=False)
     return model
+
+
+def _with_head(backbone: Backbone, head: dict[str, Tensor]) -> Backbone:
+    width = backbone.width("embedding")
+    weight, bias = head.get("weight"), head.get("bias")
+    if set(head) != {"weight", "bias"} or weight is None or bias is None or weight.shape != (len(bias), width):
+        shapes = {name: list(tensor.shape) for name, tensor in head.items()}
+        raise AdapterError(f"the adapter's source head is {shapes}, expected weight [k, {width}] and bias [k]")
+    return primed(backbone, weight.float(), bias.float())
 
 
 def _check_backbone(backbone: Backbone, config: dict[str, Any]) -> None:

@@ -16,7 +16,8 @@ from mr_core.jobs.outcome import AdapterContent
 from mr_core.jobs.reprogram.spec import ReprogramSpec
 
 FORMAT_VERSION = 1
-FEATURES: frozenset[str] = frozenset()  # what `required_features` may ask for
+SOURCE_HEAD = "source_head"  # a head of the adapter's own on the backbone's embedding
+FEATURES = frozenset({SOURCE_HEAD})  # what `required_features` may ask for
 CONFIG, WEIGHTS = "config.json", "adapter.safetensors"
 MAX_FILE_BYTES = 512 * 2**20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal adapters are equal bytes

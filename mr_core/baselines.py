@@ -76,12 +76,32 @@ def zero_shot(frozen: FrozenOutputs, text_mapping: LabelMapping) -> Scores:
     return _scores(frozen, lambda part: text_mapping(frozen.outputs[part]["image_text"]))
 
 
-def linear_probe(frozen: FrozenOutputs, *, n_classes: int, observer: Observer) -> Scores:
+def named_sources(source_classes: Sequence[str] | None, classes: Sequence[str]) -> NDArray[np.int64] | None:
+    """The source class of the same name for each target class, letter case aside; None unless each has one alone."""
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(source_classes or ()):
+        places.setdefault(_plain(name), []).append(i)
+    found = [places.get(_plain(name), []) for name in classes]
+    if any(len(indices) != 1 for indices in found) or len({indices[0] for indices in found}) != len(classes):
+        return None
+    return np.array([indices[0] for indices in found], dtype=np.int64)
+
+
+def named_classes(frozen: FrozenOutputs, sources: NDArray[np.int64]) -> Scores:
+    """Zero-shot of a model that knows the classes by name: its own scores of them."""
+    return _scores(frozen, lambda part: frozen.outputs[part]["source_logits"][:, torch.from_numpy(sources)])
+
+
+def linear_probe(frozen: FrozenOutputs, *, n_classes: int, observer: Observer, reads: Output = "embedding") -> Scores:
     """Logistic regression on the standardised embedding of the training part, its penalty chosen on validation."""
-    features = {part: outputs["embedding"] for part, outputs in frozen.outputs.items()}
+    features = {part: outputs[reads] for part, outputs in frozen.outputs.items()}
     labelled = {part: (values.numpy(), frozen.labels[part]) for part, values in features.items()}
     probe = fit_probe(labelled["train"], n_classes=n_classes, validation=labelled.get("validation"), beat=observer.beat)
     return _scores(frozen, lambda part: probe.logits(features[part]))
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _scores(frozen: FrozenOutputs, logits_of: Callable[[Part], Tensor]) -> Scores:

@@ -96,6 +96,36 @@ class BackboneUnavailable(BackboneError):
     code = "backbone_unavailable"
 
 
+class RemoteError(BackboneError):
+    """A remote backbone gives nothing that can be used."""
+
+    code = "remote_error"
+
+
+class RemoteNotAnswering(RemoteError):
+    """A remote backbone is late, over its limits, broken or not there, and stays so when asked again."""
+
+    code = "remote_not_answering"
+
+
+class RemoteRefused(RemoteError):
+    """A remote backbone refuses what it is sent: wrong URL, secret or request."""
+
+    code = "remote_refused"
+
+
+class RemoteAnswerInvalid(RemoteError):
+    """An answer that is not what was registered: no JSON, other classes, not finite, probabilities that miss 1."""
+
+    code = "remote_answer_invalid"
+
+
+class CallBudgetSpent(ReprogrammingError):
+    """The calls or images that the job may spend on its remote backbone are spent, or would not suffice."""
+
+    code = "call_budget_spent"
+
+
 class TrainingDiverged(ReprogrammingError):
     """The loss stopped being finite; carries the step."""
 

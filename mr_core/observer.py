@@ -20,6 +20,14 @@ class Checkpoint:
     arrays: Mapping[str, NDArray[Any]]
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What a job has asked of a remote backbone: requests, and the images in them."""
+
+    calls: int = 0
+    images: int = 0
+
+
 class Observer:
     """Does nothing: a run without one is silent, cannot be cancelled, and starts from the beginning.
 
@@ -47,6 +55,13 @@ class Observer:
     def load_checkpoint(self, name: str) -> Checkpoint | None:
         """The checkpoint called `name` that an earlier attempt kept, or None."""
         return None
+
+    def record_spent(self, spent: Spent) -> None:
+        """Keep what the job has spent once the request about to go out is counted in; raises where it cannot."""
+
+    def spent(self) -> Spent:
+        """What earlier attempts have spent."""
+        return Spent()
 
 
 class Beating(Observer):

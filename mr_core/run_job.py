@@ -22,14 +22,17 @@ def run(
     device: str = "cpu",
     weights: dict[str, Path] | None = None,
     adapter: Path | None = None,
+    backbones: dict[str, Backbone] | None = None,
 ) -> JobOutcome:
     """Do the job on a dataset or an archive of one, and return its outcome.
 
-    `spec.dataset` is only a name here. `weights` gives safetensors files by backbone id. Raises mr_core's errors;
-    JobCancelled where the observer raises it.
+    `spec.dataset` is only a name here. `weights` gives safetensors files by backbone id, `backbones` those loaded
+    beforehand, as a remote one is. Raises mr_core's errors; JobCancelled where the observer raises it.
     """
 
     def load(backbone_id: str) -> Backbone:
+        if backbone_id in (backbones or {}):
+            return (backbones or {})[backbone_id]
         return load_backbone(backbone_id, weights=(weights or {}).get(backbone_id), random_seed=spec.seed)
 
     with tempfile.TemporaryDirectory(prefix="mr-run-") as folder:

@@ -1,13 +1,21 @@
-"""A tenant's source models, registered or trained by its jobs; their weights are blobs."""
+"""A tenant's source models, registered or trained by its jobs; their weights are blobs, or elsewhere."""
 
 from collections.abc import Sequence
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import or_, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from mr_core.backbones.description import RANDOM_PREFIX, TRAINED_PREFIX, BackboneDescription, BackboneOutputs
-from service.errors import BackboneInUse, NotFound, TrainedBackboneMissing
+from mr_core.backbones.description import (
+    RANDOM_PREFIX,
+    REMOTE_PREFIX,
+    TRAINED_PREFIX,
+    BackboneDescription,
+    BackboneOutputs,
+)
+from mr_core.backbones.remote.description import remote_sha256
+from service.errors import BackboneInUse, Conflict, NotFound, TrainedBackboneMissing
 from service.ids import new_id
 from service.models import TERMINAL_STATUSES, Job, RegisteredBackbone, StoredAdapter
 from service.pages import page
@@ -51,6 +59,38 @@ def create(
     return backbone
 
 
+def register_remote(
+    session: Session, *, tenant: str, name: str, description: BackboneDescription
+) -> RegisteredBackbone:
+    """Register a model that answers over HTTP as `remote:<name>`; Conflict where the tenant has one of that name."""
+    backbone_id = REMOTE_PREFIX + name
+    if session.get(RegisteredBackbone, (tenant, backbone_id)) is not None:
+        raise Conflict(f"there is a backbone {backbone_id} already: delete it first", param="name")
+    backbone = RegisteredBackbone(
+        id=backbone_id,
+        tenant=tenant,
+        name=name,
+        description=description.model_copy(update={"id": backbone_id}).model_dump(mode="json", by_alias=True),
+        sha256=remote_sha256(description),
+        size_bytes=0,
+        parameters=0,
+        outputs=BackboneOutputs(labels=len(description.classes or ()), embedding=None, text=False).model_dump(),
+        job_id=None,
+    )
+    try:
+        with session.begin_nested():
+            session.add(backbone)
+    except IntegrityError as error:
+        raise Conflict(f"there is a backbone {backbone_id} already: delete it first", param="name") from error
+    session.refresh(backbone)
+    return backbone
+
+
+def is_remote(backbone_id: str) -> bool:
+    """Whether an id is that of a model which only answers over HTTP."""
+    return backbone_id.startswith(REMOTE_PREFIX)
+
+
 def get(session: Session, tenant: str, backbone_id: str) -> RegisteredBackbone:
     """The tenant's backbone; NotFound for another's, TrainedBackboneMissing saying what became of its job."""
     backbone = session.scalars(select(RegisteredBackbone).filter_by(tenant=tenant, id=backbone_id)).one_or_none()
@@ -62,8 +102,8 @@ def get(session: Session, tenant: str, backbone_id: str) -> RegisteredBackbone:
 
 
 def is_registered(backbone_id: str) -> bool:
-    """Whether an id is that of a row here, uploaded or trained; others mr_core finds by itself."""
-    return backbone_id.startswith((_UPLOADED_PREFIX, TRAINED_PREFIX))
+    """Whether an id is that of a row here, uploaded, trained or remote; others mr_core finds by itself."""
+    return backbone_id.startswith((_UPLOADED_PREFIX, TRAINED_PREFIX, REMOTE_PREFIX))
 
 
 def describe(backbone: RegisteredBackbone) -> BackboneDescription:
@@ -91,7 +131,7 @@ def delete(session: Session, tenant: str, backbone_id: str) -> None:
     """Forget a backbone; BackboneInUse while a job that has not ended names it."""
     backbone = get(session, tenant, backbone_id)
     require_unused(session, tenant, backbone_id)
-    session.execute(sql_delete(RegisteredBackbone).where(RegisteredBackbone.id == backbone.id))
+    session.execute(sql_delete(RegisteredBackbone).filter_by(tenant=tenant, id=backbone.id))
 
 
 def trained_by(session: Session, tenant: str, job_id: str) -> RegisteredBackbone | None:
@@ -109,7 +149,7 @@ def require_unused(session: Session, tenant: str, backbone_id: str) -> None:
         Job.tenant == tenant,
         Job.status.not_in(TERMINAL_STATUSES),
         or_(
-            *(Job.spec["backbone"].astext == name for name in names),
+            *(Job.spec[field].astext == name for name in names for field in ("backbone", "encoder")),
             *(Job.spec["backbones"].contains([name]) for name in names),
             Job.spec["adapter"].astext.in_(around_it),
         ),

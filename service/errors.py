@@ -186,9 +186,13 @@ class DeviceBusy(TransientError):
 
 
 class RemoteUnavailable(TransientError):
-    """A server outside the service does not answer, or not in time."""
+    """A server outside the service does not answer, or not in time; `was_sent` where it may have got the request."""
 
     code = "remote_unavailable"
+
+    def __init__(self, detail: str, *, param: str | None = None, was_sent: bool = True) -> None:
+        super().__init__(detail, param=param)
+        self.was_sent = was_sent
 
 
 class Fenced(ServiceError):

@@ -97,12 +97,15 @@ class Dataset(Base):
 
 
 class RegisteredBackbone(Base):
-    """A source model, uploaded or trained by a job: its description as mr_core reads it, and where its weights are."""
+    """A source model, uploaded, trained by a job or remote: its description as mr_core reads it, and its weights' blob.
+
+    A remote one is `remote:<name>`, a name of the tenant's own, and has no blob: its digest is of the description.
+    """
 
     __tablename__ = "backbones"
 
+    tenant: Mapped[str] = mapped_column(primary_key=True, index=True)
     id: Mapped[str] = mapped_column(primary_key=True)
-    tenant: Mapped[str] = mapped_column(index=True)
     name: Mapped[str]
     description: Mapped[dict[str, Any]]
     sha256: Mapped[str]

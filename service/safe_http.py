@@ -140,10 +140,13 @@ def request(
         ):
             body, is_cut = _read(response.iter_stream(), max_answer_bytes)
     except httpcore.TimeoutException as error:
-        raise RemoteUnavailable(f"no answer within {timeout_s:g} s") from error
+        raise RemoteUnavailable(
+            f"no answer within {timeout_s:g} s", was_sent=not isinstance(error, httpcore.ConnectTimeout)
+        ) from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         raise RemoteUnavailable(
-            f"{_WORDS.get(type(error), 'the answer is not HTTP, or not whole')}: {error}"
+            f"{_WORDS.get(type(error), 'the answer is not HTTP, or not whole')}: {error}",
+            was_sent=not isinstance(error, httpcore.ConnectError),
         ) from error
     told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
     return Answer(response.status, told, body, is_cut)

@@ -88,7 +88,13 @@ class Settings(BaseSettings):
     )
     allow_loopback_urls: bool = Field(
         False,
-        description="Webhooks may lead to this machine, by http too; for development. `mr up` on loopback turns it on.",
+        description="Webhooks and remote backbones may lead to this machine, by http too; for development. `mr up` on "
+        "loopback turns it on.",
+    )
+    remote_secrets_dir: Path | None = Field(
+        None,
+        description="Folder of the secrets that remote backbones may name, each a file <name>.json with header, value, "
+        "origin and tenants; for workers and predictors.",
     )
     orphan_blob_s: float = Field(
         86400, gt=0, description="A blob that nothing refers to is deleted when it is this old."

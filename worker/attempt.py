@@ -95,7 +95,7 @@ class Attempt:
             observer=observer,
             device=self.device,
             scratch=self.scratch,
-            feature_cache_bytes=self.settings.feature_cache_bytes,
+            settings=self.settings,
         )
 
     def _fail(self, session: Session, failure: Failure) -> None:

@@ -17,6 +17,7 @@ from service.blobs import Blobs
 from service.errors import NotFound
 from service.models import Dataset
 from service.session import Database
+from service.settings import Settings
 from worker.backbones import TenantBackbones
 from worker.features import TenantFeatures
 from worker.observer import DatabaseObserver
@@ -32,7 +33,7 @@ def execute(
     observer: DatabaseObserver,
     device: str,
     scratch: Path,
-    feature_cache_bytes: int,
+    settings: Settings,
 ) -> Callable[[Session], object]:
     """Do the job; what publishes its outcome in a transaction."""
     torch.set_num_threads(int(claim.environment.get("threads", 0)) or torch.get_num_threads())
@@ -44,7 +45,7 @@ def execute(
             level="warning",
         )
     dataset = _ready_dataset(database, claim, spec.dataset)
-    backbones = TenantBackbones(database, blobs, tenant=claim.tenant, seed=spec.seed)
+    backbones = TenantBackbones(database, blobs, settings, tenant=claim.tenant, seed=spec.seed)
     assert dataset.pack_sha256 is not None
     with blobs.local_path(dataset.pack_sha256) as pack:
         outcome = spec.run(
@@ -60,7 +61,7 @@ def execute(
                     blobs,
                     tenant=claim.tenant,
                     dataset_sha256=dataset.sha256,
-                    max_bytes=feature_cache_bytes,
+                    max_bytes=settings.feature_cache_bytes,
                 ),
                 sub_jobs=QueuedSubJobs(database, blobs, claim),
                 adapter=_unpacked_adapter(database, blobs, claim, getattr(spec, "adapter", None), scratch),

@@ -21,6 +21,8 @@ from service import adapters
 from service.blobs import Blobs
 from service.errors import NotFound
 from service.session import Database
+from service.settings import Settings
+from worker.backbones import TenantBackbones
 from worker.batching import MicroBatcher
 from worker.warm import WarmCache
 
@@ -64,9 +66,18 @@ class Inspection:
 class Predictor:
     """Loads by id, keeps within `max_bytes` of backbones, and answers any number of threads at once."""
 
-    def __init__(self, database: Database, blobs: Blobs, *, device: torch.device, max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        *,
+        device: torch.device,
+        max_bytes: int | None = None,
+        settings: Settings | None = None,
+    ) -> None:
         self._database = database
         self._blobs = blobs
+        self._settings = settings or Settings()
         self._device = device
         self.backbones: WarmCache[Backbone] = WarmCache(max_bytes=max_bytes or _default_bytes(), size_bytes=_held_bytes)
         self.adapters: WarmCache[WarmAdapter] = WarmCache(max_bytes=_ADAPTER_CACHE_BYTES, size_bytes=_own_bytes)
@@ -83,7 +94,10 @@ class Predictor:
         NotFound where the tenant has no such adapter, UnreadableImage naming the image that cannot be used.
         """
         with self._database.session() as session:
-            sha256 = adapters.get(session, tenant, adapter_id).sha256
+            row = adapters.get(session, tenant, adapter_id)
+            sha256, around = row.sha256, row.config.get("backbone")
+        if isinstance(around, dict) and around.get("library") == "remote":
+            return sha256, None, self._predict_remotely(sha256, tenant=tenant, images=images, top_k=top_k)
         adapter = self.adapters.get(sha256, lambda: self._load_adapter(sha256))
         classifier = adapter.classifier
         self._batcher.announce()
@@ -95,6 +109,22 @@ class Predictor:
         rows = self._batcher.answer(adapter, prepared)
         answers = [_answer(name, row, classifier.classes, top_k) for (name, _), row in zip(images, rows, strict=True)]
         return sha256, classifier.config["backbone"].get("sha256"), answers
+
+    def _predict_remotely(
+        self, sha256: str, *, tenant: str, images: Sequence[tuple[str, bytes]], top_k: int
+    ) -> list[Answer]:
+        """Of an adapter around a model elsewhere, asked once. Nothing is kept warm or joined with other requests.
+
+        So each request is the tenant's own: by what is registered now, with the secret that is in force.
+        """
+        with self._database.session() as session:
+            archive = self._blobs.read(session, sha256)
+        described = interpret(read_config(read_adapter(archive))).backbone
+        backbones = TenantBackbones(self._database, self._blobs, self._settings, tenant=tenant)
+        classifier = load_adapter(archive, backbones.load(described.id, attempts=1))
+        prepared = [_prepared(classifier, name, content) for name, content in images]
+        rows = _probabilities(WarmAdapter(classifier, classifier.model.backbone.chunk_size), prepared)
+        return [_answer(name, row, classifier.classes, top_k) for (name, _), row in zip(images, rows, strict=True)]
 
     def inspect(self, sha256: str, description: BackboneDescription) -> Inspection:
         """What these weights are as this architecture; BackboneError where they do not fit, NotFound without them."""

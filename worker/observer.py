@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors.numpy import save as save_arrays
 from sqlalchemy.orm import Session
 
 from mr_core.errors import JobCancelled
-from mr_core.observer import Checkpoint, Level, Observer, Phase
+from mr_core.observer import Checkpoint, Level, Observer, Phase, Spent
 from service import attempts
 from service.attempts import Claim
 from service.blobs import Blobs
@@ -23,6 +24,7 @@ from worker.lifeline import Lifeline
 from worker.progress import ProgressMeter
 
 _WRITE_INTERVAL_S = 0.5
+_SPENT = "spent"
 
 _Row = tuple[EventType, Mapping[str, Any], Level]
 
@@ -49,6 +51,7 @@ class DatabaseObserver(Observer):
         self._meter = ProgressMeter()
         self._progress: Mapping[str, Any] | None = None
         self._written_at = float("-inf")
+        self._nothing: str | None = None  # digest of a checkpoint without arrays
         self._kept: dict[str, str] = {}  # digests of this attempt's checkpoints, by name
 
     def phase(self, phase: Phase) -> None:
@@ -109,6 +112,23 @@ class DatabaseObserver(Observer):
             arrays = load_arrays(file.read())
         _log.info("resuming", name=name, step=stored.step)
         return Checkpoint(step=stored.step, state=stored.state, arrays=arrays)
+
+    def record_spent(self, spent: Spent) -> None:
+        """As a checkpoint without arrays. Unlike others it has to be kept: no request goes out that is not counted."""
+        self._raise_if_cancelled()
+        if self._nothing is None:
+            with self._blobs.writer() as writer:
+                writer.write(save_arrays({}))
+                self._nothing = writer.commit().sha256
+        with self._database.session() as session:
+            attempts.save_checkpoint(
+                session, self._claim, _SPENT, step=spent.calls, state=asdict(spent), sha256=self._nothing
+            )
+
+    def spent(self) -> Spent:
+        with self._database.session() as session:
+            stored = attempts.load_checkpoint(session, self._claim, _SPENT)
+        return Spent() if stored is None else Spent(**stored.state)
 
     def flush(self) -> None:
         """Write what is waiting."""

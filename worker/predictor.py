@@ -59,7 +59,7 @@ def run_predictor(settings: Settings) -> None:
 def create_app(settings: Settings, database: Database, *, device: str | None = None) -> FastAPI:
     """The app; `device` is the accelerator if there is one and nothing else is said."""
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    predictor = Predictor(database, Blobs(settings.blob_store_url, database), device=chosen)
+    predictor = Predictor(database, Blobs(settings.blob_store_url, database), device=chosen, settings=settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

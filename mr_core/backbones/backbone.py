@@ -14,12 +14,13 @@ from mr_core.errors import SpecError
 class SourceModel(nn.Module, ABC):
     """One library's model behind a common face; it takes normalised canvases.
 
-    `embedding` is what the source head reads (width `embedding_width`); `source_logits` scores the
-    source classes; `image_text` is the unit image embedding times the logit scale, in the space of `encode_text`.
+    `embedding` is what the source head reads (width `embedding_width`; None of a model that only answers);
+    `source_logits` scores the source classes; `image_text` is the unit image embedding times the logit scale, in the
+    space of `encode_text`.
     `only_canvas` is set where no other canvas fits, `most_images` where a pass bears fewer than usual.
     """
 
-    embedding_width: int
+    embedding_width: int | None
     n_source_classes: int | None = None
     image_text_width: int | None = None
     only_canvas: int | None = None
@@ -103,7 +104,7 @@ class Backbone(nn.Module):
         }
         width = widths[output]
         if width is None:
-            lack = "source labels" if output == "source_logits" else "text tower"
+            lack = {"source_logits": "source labels", "embedding": "embedding", "image_text": "text tower"}[output]
             raise SpecError(f"the backbone {self.description.id} has no {lack}", param="label_mapping.kind")
         return width
 
@@ -116,6 +117,16 @@ class Backbone(nn.Module):
         normalised = (canvases - self.mean) / self.std
         return self.source.outputs(normalised.contiguous(memory_format=self._memory_format), names)
 
+    def around(self, source: SourceModel, *, source_classes: Sequence[str] | None) -> "Backbone":
+        """Another source model in this one's place, such as itself with a head more: the same form, the same digest."""
+        other = Backbone(
+            source, description=self.description, preprocessing=self.preprocessing, source_classes=source_classes
+        ).to(self.mean.device)
+        other.chunk_size, other.state_sha256 = self.chunk_size, self.state_sha256
+        other.is_accelerated, other._memory_format = self.is_accelerated, self._memory_format
+        other.calibrated_statistics = self.calibrated_statistics
+        return other
+
     def use_channels_last(self) -> None:
         """Lay weights and canvases out with the channels innermost, as convolutions on CPU and GPU prefer."""
         self._memory_format = torch.channels_last
@@ -125,7 +136,9 @@ class Backbone(nn.Module):
     def available_outputs(self) -> tuple[Output, ...]:
         """The outputs this backbone has."""
         shapes = self.output_shapes
-        names: list[Output] = ["embedding"]
+        names: list[Output] = []
+        if shapes.embedding is not None:
+            names.append("embedding")
         if shapes.labels is not None:
             names.append("source_logits")
         if shapes.text:

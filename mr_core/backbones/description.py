@@ -4,13 +4,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Library = Literal["timm", "open_clip", "torchvision", "builtin"]
+Library = Literal["timm", "open_clip", "torchvision", "builtin", "remote"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Output = Literal["embedding", "source_logits", "image_text"]
 
 MINI_CLIP = "builtin/mini-clip"
 RANDOM_PREFIX = "random:"
 TRAINED_PREFIX = "trained:"  # then the id of the train_source job
+REMOTE_PREFIX = "remote:"  # then the name that the tenant registered it by
 ON_FEATURE_MAP = "on_feature_map"  # the built-in architecture of a source on another backbone's frozen map
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,7 +40,10 @@ class BackboneDescription(BaseModel):
     id: str
     library: Library
     architecture: str = Field(min_length=1, max_length=200)
-    arguments: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the architecture.")
+    arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Keyword arguments of the architecture; of a remote model how it is asked.",
+    )
     pretrained: str | None = Field(None, description="Tag of hub weights; null for a file or random weights.")
     architecture_config: dict[str, Any] | None = Field(
         None, alias="model_config", description="open_clip's model configuration, for an architecture it does not know."
@@ -51,8 +55,8 @@ class BackboneDescription(BaseModel):
 
 
 class BackboneOutputs(BaseModel):
-    """What a backbone gives: number of source labels (or null), embedding width, whether it has a text tower."""
+    """What a backbone gives: number of source labels, embedding width (null without), whether it has a text tower."""
 
     labels: int | None
-    embedding: int
+    embedding: int | None
     text: bool

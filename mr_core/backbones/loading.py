@@ -9,6 +9,7 @@ from torch import nn
 from mr_core.backbones.backbone import Backbone, SourceModel
 from mr_core.backbones.description import BackboneDescription, Preprocessing
 from mr_core.backbones.identifiers import describe
+from mr_core.backbones.remote.transport import RemoteAccess
 from mr_core.backbones.weights import file_sha256, load_weights, state_sha256
 from mr_core.errors import BackboneError
 from mr_core.torchvision_compat import declare_missing_operators
@@ -16,17 +17,28 @@ from mr_core.torchvision_compat import declare_missing_operators
 MAX_PARAMETERS = 2_000_000_000
 
 
-def load_backbone(which: str | BackboneDescription, *, weights: Path | None = None, random_seed: int = 0) -> Backbone:
+def load_backbone(
+    which: str | BackboneDescription,
+    *,
+    weights: Path | None = None,
+    random_seed: int = 0,
+    access: RemoteAccess | None = None,
+) -> Backbone:
     """The frozen backbone, in float32, on the CPU, in eval mode, without gradients.
 
     `which` is an id that needs no registration, or a description; `weights` is the safetensors file of an
     uploaded one, whose checksum must be the description's. `random_seed` counts for `random:` ids: the weights
     are those of the architecture's own initialisation under that seed, whatever the state of the global generator.
+    `access` is how a remote one may be reached; nothing goes out without it.
 
     Raises BackboneError (unknown name, weights that do not fit, wrong checksum) and BackboneUnavailable (no network).
     """
     declare_missing_operators()
     description = describe(which, random_seed=random_seed) if isinstance(which, str) else which
+    if description.library == "remote":
+        from mr_core.backbones.remote.source import load_remote
+
+        return load_remote(description, access)
     if weights is not None and description.random_seed is None:
         description = _with_checksum(description, weights)
     with torch.random.fork_rng(devices=[]):

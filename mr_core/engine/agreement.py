@@ -36,7 +36,7 @@ def gradient_agreement(fast: Backbone, stock: Backbone, canvases: Float[Tensor, 
 
     A gradient that is not finite agrees with nothing: nan.
     """
-    width = stock.source.embedding_width
+    width = stock.width("embedding")
     cotangents = torch.randn(len(canvases), width, generator=torch.Generator().manual_seed(1)).to(canvases.device)
     found, expected = (_gradients(backbone, canvases, cotangents) for backbone in (fast, stock))
     errors = (found - expected).norm(dim=1) / expected.norm(dim=1)

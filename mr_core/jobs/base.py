@@ -25,6 +25,13 @@ class Budget(MethodSpec):
     max_seconds: float | None = Field(
         None, gt=0, description="Training stops after the epoch that passes it, and keeps the best adapter so far."
     )
+    max_calls: int | None = Field(
+        None,
+        ge=1,
+        description="Requests to a remote backbone. Training stops before the one that would exceed it, with enough "
+        "left to evaluate the best adapter so far.",
+    )
+    max_images: int | None = Field(None, ge=1, description="The same for the images in them.")
 
 
 class AroundBackbone(MethodSpec):
@@ -33,7 +40,7 @@ class AroundBackbone(MethodSpec):
     backbone: Identifier = Field(
         MINI_CLIP,
         description="builtin/mini-clip, timm:<name>, open_clip:<arch>/<tag>, torchvision:<name>/<weights>, bb_..., "
-        "trained:<train_source job>, or random:<any of these>.",
+        "trained:<train_source job>, random:<any of these>, or remote:<name>, which only answers.",
     )
 
 

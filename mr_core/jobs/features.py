@@ -9,6 +9,7 @@ from torch import Tensor
 import mr_core
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.description import Output
+from mr_core.backbones.remote.source import oracle_of
 from mr_core.baselines import FrozenOutputs, Part, frozen_outputs
 from mr_core.datasets.pack import Split
 from mr_core.features import feature_key
@@ -34,13 +35,21 @@ def outputs_of_parts(places: Places, context: JobContext, backbone: Backbone) ->
     return FrozenOutputs(outputs=outputs, labels=labels)
 
 
-def _outputs_of_split(split: Split, context: JobContext, backbone: Backbone) -> Mapping[Output, Tensor]:
-    key = _key(split, context, backbone)
-    names = backbone.available_outputs
+def kept_outputs(split: Split, context: JobContext, backbone: Backbone) -> Mapping[Output, Tensor] | None:
+    """What an earlier job has left of a split's outputs."""
+    key, names = _key(split, context, backbone), backbone.available_outputs
     kept = context.features.load(key) if key is not None else None
-    if kept is not None and set(kept) == set(names) and all(len(kept[n]) == context.dataset.n(split) for n in names):
+    if kept is None or set(kept) != set(names) or any(len(kept[n]) != context.dataset.n(split) for n in names):
+        return None
+    return {name: torch.from_numpy(np.array(kept[name])) for name in names}
+
+
+def _outputs_of_split(split: Split, context: JobContext, backbone: Backbone) -> Mapping[Output, Tensor]:
+    kept = kept_outputs(split, context, backbone)
+    if kept is not None:
         context.observer.message(f"the {split} images were embedded by an earlier job")
-        return {name: torch.from_numpy(np.array(kept[name])) for name in names}
+        return kept
+    key, names = _key(split, context, backbone), backbone.available_outputs
     alone = IdentitySpec().build(backbone.preprocessing)
     images = ImageSource(context, backbone).read(alone, split)
     computed = frozen_outputs(
@@ -52,15 +61,21 @@ def _outputs_of_split(split: Split, context: JobContext, backbone: Backbone) -> 
 
 
 def _key(split: Split, context: JobContext, backbone: Backbone) -> str | None:
-    """None for a random backbone with BatchNorm, whose statistics are the job's own, and after a lack of memory."""
-    if backbone.calibrated_statistics or context.batch_divisor > 1:
+    """None for a random backbone with BatchNorm, whose statistics are the job's own, and after a lack of memory.
+
+    What a remote one answers does not depend on this machine.
+    """
+    is_remote = oracle_of(backbone) is not None
+    if backbone.calibrated_statistics or (context.batch_divisor > 1 and not is_remote):
         return None
     return feature_key(
         dataset_sha256=context.dataset.sha256,
         split=split,
         backbone_sha256=backbone.state_sha256,
         preprocessing=backbone.preprocessing,
-        environment={
+        environment={}
+        if is_remote
+        else {
             "version": mr_core.__version__,
             "torch": torch.__version__,
             "device": context.device.type,

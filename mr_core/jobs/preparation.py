@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.calibration import N_IMAGES, calibrate_batch_norm, has_batch_norm
+from mr_core.backbones.remote.source import oracle_of
 from mr_core.datasets.dataset import ImageDataset
 from mr_core.datasets.pack import Split
 from mr_core.datasets.splits import stratified_sample
@@ -43,21 +44,31 @@ class ImageSource:
 
 
 def ready_backbone(
-    context: JobContext, backbone_id: str, input_transform: InputTransformSpec, *, precision: Precision = "float32"
+    context: JobContext,
+    backbone_id: str,
+    input_transform: InputTransformSpec,
+    *,
+    precision: Precision = "float32",
+    answers_suffice: bool = False,
 ) -> Backbone:
     """The backbone on the job's device, in its fast form; SpecError where its gradient does not bear the precision.
 
     A random one with BatchNorm takes its statistics first, from training images in the untrained transform. The
-    same images each time: up to 256, stratified, seed 0.
+    same images each time: up to 256, stratified, seed 0. A remote one is refused unless answers are all that is needed.
     """
-    fast = accelerate(stock_backbone(context, backbone_id, input_transform).to(context.device), precision=precision)
+    stock = stock_backbone(context, backbone_id, input_transform, answers_suffice=answers_suffice)
+    fast = accelerate(stock.to(context.device), precision=precision)
     fast.chunk_size = max(1, fast.chunk_size // context.batch_divisor)
     return fast
 
 
-def stock_backbone(context: JobContext, backbone_id: str, input_transform: InputTransformSpec) -> Backbone:
+def stock_backbone(
+    context: JobContext, backbone_id: str, input_transform: InputTransformSpec, *, answers_suffice: bool = False
+) -> Backbone:
     """The same on the CPU and as its library computes it, its statistics taken where it is random."""
     backbone = context.load_backbone(backbone_id)
+    if oracle_of(backbone) is not None and not answers_suffice:
+        raise SpecError(f"{backbone_id} only answers, and this job needs an embedding and gradients", param="backbone")
     if hasattr(backbone.source, "input_shape"):
         raise SpecError(f"{backbone_id} takes {backbone.source.input_shape} inputs, not images", param="backbone")
     if backbone.description.random_seed is not None and has_batch_norm(backbone):

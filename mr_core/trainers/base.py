@@ -16,6 +16,11 @@ class TrainerSpec(MethodSpec, ABC):
 
     kind: str
 
+    @property
+    def forward_passes(self) -> int | None:
+        """Forward passes of the batch that a step takes; None where it takes the backbone's gradient too."""
+        return None
+
     @abstractmethod
     def build(self) -> Trainer:
         """The trainer."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mr_core.errors import TrainingDiverged
+from mr_core.errors import CallBudgetSpent, TrainingDiverged
 from mr_core.evaluation import backbone_outputs, predict_logits
 from mr_core.label_mappings.module import Refit
 from mr_core.parameters import put_back
@@ -154,28 +154,17 @@ class EpochTrainer(Trainer, ABC):
     def train(self, model: Trainable, run: TrainingRun) -> TrainingHistory:
         rule = self._rule_of(model.adapter_parameters(), run)
         state, kept = restore_training(run, model, rule)
-        started = time.monotonic() - state.seconds
-        if state.batch == 0 and state.epoch == 0 and _refits(model, "once"):
-            self._refit_mapping(model, run)
-            if _fit_gave_parameters(model) and self._selects(run):
-                kept, state.kept_score = _adapter_state(model), self._validate(model, run, {})
         # Without parameters there is nothing to descend: the fitted mapping is the adapter.
         epochs = self._spec.epochs if rule is not None else 1
-        while state.epoch < epochs and not (state.stopped_by_budget or state.stopped_early):
-            if rule is not None:
-                self._train_epoch(model, rule, run, state, kept, started)
-                model.eval()
-            elif _refits(model, "each_epoch"):
-                self._refit_mapping(model, run)
-            with rule.judged() if rule is not None else nullcontext():
-                row = self._end_epoch(model, rule, run, state)
-                if row is not None:
-                    kept = _adapter_state(model)
-                    state.kept_epoch = state.epoch - 1
-            waited = state.epoch - 1 - state.kept_epoch
-            state.stopped_early = self._spec.patience is not None and waited >= self._spec.patience
-            state.seconds = time.monotonic() - started
-            state.stopped_by_budget = run.max_seconds is not None and state.seconds > run.max_seconds
+        try:
+            self._train_epochs(epochs, model, rule, run, state, kept)
+        except CallBudgetSpent as error:
+            model.eval()
+            run.observer.message(f"{error.detail}: training ends in epoch {state.epoch}", level="warning")
+            state.stopped_by_budget = True
+            if not kept:  # not one epoch: what it has come to is all there is
+                with _judged(rule):
+                    kept, state.kept_epoch = _adapter_state(model), state.epoch
             save_training(run, model, rule, state, kept)
         model.load_state_dict(kept, strict=False)
         return TrainingHistory(
@@ -184,6 +173,39 @@ class EpochTrainer(Trainer, ABC):
             stopped_by_budget=state.stopped_by_budget and state.epoch < epochs,
             stopped_early=state.stopped_early and state.epoch < epochs,
         )
+
+    def _train_epochs(
+        self,
+        epochs: int,
+        model: Trainable,
+        rule: StepRule | None,
+        run: TrainingRun,
+        state: TrainingState,
+        kept: dict[str, Any],
+    ) -> None:
+        """Up to the last epoch, or to where it stops earlier. The tensors of the adapter to keep are in `kept`."""
+        started = time.monotonic() - state.seconds
+        if state.batch == 0 and state.epoch == 0 and _refits(model, "once"):
+            self._refit_mapping(model, run)
+            if _fit_gave_parameters(model) and self._selects(run):
+                kept.update(_adapter_state(model))
+                state.kept_score = self._validate(model, run, {})
+        while state.epoch < epochs and not (state.stopped_by_budget or state.stopped_early):
+            if rule is not None:
+                self._train_epoch(model, rule, run, state, kept, started)
+                model.eval()
+            elif _refits(model, "each_epoch"):
+                self._refit_mapping(model, run)
+            with _judged(rule):
+                row = self._end_epoch(model, rule, run, state)
+                if row is not None:
+                    kept.update(_adapter_state(model))
+                    state.kept_epoch = state.epoch - 1
+            waited = state.epoch - 1 - state.kept_epoch
+            state.stopped_early = self._spec.patience is not None and waited >= self._spec.patience
+            state.seconds = time.monotonic() - started
+            state.stopped_by_budget = run.max_seconds is not None and state.seconds > run.max_seconds
+            save_training(run, model, rule, state, kept)
 
     def _rule_of(self, parameters: list[nn.Parameter], run: TrainingRun) -> StepRule | None:
         if not parameters:
@@ -267,6 +289,10 @@ class EpochTrainer(Trainer, ABC):
         row["validation_accuracy"] = float((logits.argmax(1) == targets).double().mean())
         by_loss = self._spec.selection == "lowest_validation_loss"
         return -row["validation_loss"] if by_loss else row["validation_accuracy"]
+
+
+def _judged(rule: StepRule | None) -> AbstractContextManager[None]:
+    return nullcontext() if rule is None else rule.judged()
 
 
 def _refits(model: Trainable, when: Refit) -> bool:

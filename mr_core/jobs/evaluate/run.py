@@ -12,6 +12,8 @@ from mr_core.jobs.context import JobContext
 from mr_core.jobs.evaluate.spec import EvaluateSpec
 from mr_core.jobs.outcome import JobOutcome
 from mr_core.jobs.preparation import ImageSource
+from mr_core.jobs.remote_account import open_account
+from mr_core.jobs.remote_rules import require
 from mr_core.jobs.stopwatch import Stopwatch
 from mr_core.plots import evaluate_artifacts
 from mr_core.predictions import predictions_file
@@ -44,6 +46,10 @@ def run_evaluation(spec: EvaluateSpec, context: JobContext) -> JobOutcome:
             param="adapter",
         )
     model = classifier.model.to(context.device)
+    account = open_account(spec, context, model.backbone)
+    if account.oracle is not None:
+        cost = account.oracle.cost(dataset.n(spec.split))
+        require(account.oracle.limit, cost, what=f"the {spec.split} images")
     model.backbone.chunk_size = max(1, model.backbone.chunk_size // context.batch_divisor)
     images = ImageSource(context, model.backbone).read(model.input_transform, spec.split)
     place = np.array([classifier.classes.index(name) for name in dataset.classes])
@@ -57,6 +63,7 @@ def run_evaluation(spec: EvaluateSpec, context: JobContext) -> JobOutcome:
     result = {
         "metrics": metrics,
         "seen_in_training": spec.split == "train" and trained_on == dataset.sha256,
+        **account.statement(),
         "timing": {"seconds": watch.total(), "phases": watch.phases()},
     }
     confusion = np.asarray(metrics[spec.split]["confusion"], dtype=np.int64)

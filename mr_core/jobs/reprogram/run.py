@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from mr_core import baselines
 from mr_core.adapter import save_adapter
 from mr_core.backbones.backbone import Backbone
+from mr_core.backbones.description import Output
+from mr_core.backbones.remote.source import oracle_of
 from mr_core.backbones.weights import state_sha256
 from mr_core.baselines import FrozenOutputs
 from mr_core.evaluation import evaluate, predict_logits
@@ -19,6 +21,7 @@ from mr_core.jobs.context import JobContext
 from mr_core.jobs.features import outputs_of_parts
 from mr_core.jobs.outcome import Artifact, JobOutcome
 from mr_core.jobs.preparation import ready_backbone
+from mr_core.jobs.remote_account import account_for_training
 from mr_core.jobs.reprogram.parts import feature_parts, places_of, read_parts, training_positions
 from mr_core.jobs.reprogram.spec import ReprogramSpec
 from mr_core.jobs.reprogram.training import best_of, random_control, seed_statistics, train_repeats
@@ -32,6 +35,7 @@ from mr_core.provenance import provenance
 from mr_core.reprogrammed import ReprogrammedModel
 
 _SHOWN_MAPPING_ROWS = 40
+_OF_ANSWERS = {"linear_probe": "a linear probe on the frozen answers"}
 
 
 def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
@@ -40,9 +44,10 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
     classes = context.dataset.classes
 
     watch.begin("embedding")
-    backbone = ready_backbone(context, spec.backbone, spec.input_transform)
+    backbone = ready_backbone(context, spec.backbone, spec.input_transform, answers_suffice=True)
     before = state_sha256(backbone)
     places = places_of(spec, context)
+    account = account_for_training(spec, context, backbone, places)
     train, validation = training_positions(places, context)
     settled, scales = settle_image_size(
         spec.input_transform, spec.label_mapping, context, backbone, train=train, validation=validation
@@ -56,7 +61,8 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
     scores = _baselines(spec, context, backbone, frozen)
 
     watch.begin("training")
-    trained = train_repeats(spec, context, backbone, parts)
+    with account.training():
+        trained = train_repeats(spec, context, backbone, parts)
     trained_images = sum(len(one.history.rows) for one in trained) * len(parts["train"])
     training_s = watch.seconds("training")
     scores["random_backbone"] = random_control(spec, context, places)
@@ -77,10 +83,14 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
         raise RuntimeError("the frozen backbone changed during training")
 
     watch.begin("publishing")
+    verdict = judge(metrics, scores, names={} if account.oracle is None else _OF_ANSWERS)
+    if account.oracle is not None and history.stopped_by_budget:
+        done = f"{len(history.rows)} of {getattr(spec.trainer, 'epochs', 1)} epochs"
+        verdict["reason"] += f" The call budget was spent after {done}: this is the best adapter until then."
     record = {
         "metrics": {part: values and {k: values[k] for k in ("accuracy", "loss")} for part, values in metrics.items()},
         "baselines": scores,
-        "verdict": judge(metrics, scores),
+        "verdict": verdict,
         "provenance": provenance(dataset_sha256=context.dataset.sha256),
     }
     adapter = save_adapter(model, spec=spec, classes=classes, record=record)
@@ -99,9 +109,10 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
         "image_size": {"chosen": model.input_transform.image_size,
                        "tried": None if scales is None else [asdict(scale) for scale in scales]},
         "trainable_parameters": sum(parameter.numel() for parameter in model.adapter_parameters()),
-        "backbone_unchanged": True,
+        "backbone_unchanged": True if account.oracle is None else None,  # what is elsewhere cannot be seen
+        **account.statement(is_spent=history.stopped_by_budget),
     }  # fmt: skip
-    pictures = _artifacts(spec, model, result, history.rows, classes, record)
+    pictures = reprogram_files(spec, model, result, history.rows, classes, record)
     return JobOutcome(result=result, adapter=adapter, artifacts=[*pictures, *files])
 
 
@@ -111,19 +122,33 @@ def _baselines(
     classes = context.dataset.classes
     mapping = spec.label_mapping.build(backbone, classes).cpu()
     has_weights = any(True for _ in mapping.parameters())
-    has_text = "image_text" in backbone.available_outputs
-    text = TextSpec().build(backbone, classes).cpu() if has_text else None
     return {
         "majority": baselines.majority(frozen, n_classes=len(classes)),
         # A mapping with weights and no prompt is the linear probe, which stands beside it.
         "mapping_only": None if has_weights else baselines.mapping_only(frozen, mapping),
-        "linear_probe": baselines.linear_probe(frozen, n_classes=len(classes), observer=context.observer),
-        "zero_shot": baselines.zero_shot(frozen, text) if text is not None else None,
+        "linear_probe": baselines.linear_probe(
+            frozen, n_classes=len(classes), observer=context.observer, reads=_probed_output(backbone)
+        ),
+        "zero_shot": _zero_shot(context, backbone, frozen),
         "random_backbone": None,
     }
 
 
-def _artifacts(
+def _zero_shot(context: JobContext, backbone: Backbone, frozen: FrozenOutputs) -> dict[str, Any] | None:
+    """By the text tower; of a remote backbone by the names of its classes, where they are those of the dataset."""
+    classes = context.dataset.classes
+    if "image_text" in backbone.available_outputs:
+        return baselines.zero_shot(frozen, TextSpec().build(backbone, classes).cpu())
+    named = baselines.named_sources(backbone.source_classes, classes) if oracle_of(backbone) is not None else None
+    return baselines.named_classes(frozen, named) if named is not None else None
+
+
+def _probed_output(backbone: Backbone) -> Output:
+    """What the linear probe reads: of a backbone that only answers the answers."""
+    return "embedding" if "embedding" in backbone.available_outputs else "source_logits"
+
+
+def reprogram_files(
     spec: ReprogramSpec,
     model: ReprogrammedModel,
     result: Mapping[str, Any],
@@ -131,6 +156,7 @@ def _artifacts(
     classes: tuple[str, ...],
     record: Mapping[str, Any],
 ) -> list[Artifact]:
+    """Pictures and report of a training."""
     picture = model.input_transform.picture()
     rows, names = _shown_mapping(model)
     part = "test" if result["metrics"]["test"] else "validation"

@@ -12,20 +12,23 @@ _NAMES = {
 }
 
 
-def judge(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> dict[str, str]:
+def judge(
+    metrics: Mapping[str, Any], baselines: Mapping[str, Any], *, names: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """`{"use", "reason"}`: the highest validation accuracy; the adapter on a tie. On test data only without validation.
 
     The random backbone is a control, not something to use: where it does as well, the reason says that the
-    pretrained weights did not help.
+    pretrained weights did not help. `names` words baselines otherwise than usual.
     """
     part = "validation" if metrics.get("validation") else "test"
     accuracies = {"adapter": _accuracy(metrics, part)}
     for name in _NAMES:
         if name != "adapter" and baselines.get(name):
             accuracies[name] = _accuracy(baselines[name], part)
+    called = _NAMES | dict(names or {})
     use = max(accuracies, key=lambda name: (accuracies[name], name == "adapter"))
-    others = ", ".join(f"{_NAMES[name]} {accuracies[name]:.1%}" for name in accuracies if name != use)
-    reason = f"On {part} images {_NAMES[use]} reaches {accuracies[use]:.1%}; {others}."
+    others = ", ".join(f"{called[name]} {accuracies[name]:.1%}" for name in accuracies if name != use)
+    reason = f"On {part} images {called[use]} reaches {accuracies[use]:.1%}; {others}."
     if use != "adapter":
         reason += " The adapter is worse than this baseline: prefer the baseline."
     if part == "test":

@@ -30,6 +30,10 @@ class CmaEsSpec(TrainsInEpochs, TrainerSpec):
         "for at most 2,000 parameters.",
     )
 
+    @property
+    def forward_passes(self) -> int:
+        return self.population
+
     def build(self) -> CmaEsTrainer:
         from mr_core.trainers.cma_es.trainer import CmaEsTrainer
 

@@ -31,6 +31,10 @@ class SpsaSpec(TrainsInEpochs, TrainerSpec):
     width_decay: float = Field(0.1, ge=0, le=1, description="gamma: its exponent.")
     correction: float = Field(0.9, ge=0, lt=1, description="beta of the gradient correction; 0 is plain SPSA.")
 
+    @property
+    def forward_passes(self) -> int:
+        return 2 * self.draws
+
     def build(self) -> SpsaTrainer:
         from mr_core.trainers.spsa.trainer import SpsaTrainer
 

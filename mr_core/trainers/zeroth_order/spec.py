@@ -25,6 +25,10 @@ class ZerothOrderSpec(StepsByOptimizer, TrainerSpec):
     directions: int = Field(25, ge=1, le=10_000, description="Random directions a step (q of the paper).")
     smoothing: float = Field(0.01, gt=0, description="Length of each difference (beta), in units of the parameters.")
 
+    @property
+    def forward_passes(self) -> int:
+        return self.directions + 1
+
     def build(self) -> ZerothOrderTrainer:
         from mr_core.trainers.zeroth_order.trainer import ZerothOrderTrainer
 
