@@ -1,7 +1,7 @@
 """Trains an adapter and judges it beside all baselines."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from mr_core.input_transforms.identity.spec import IdentitySpec
 from mr_core.jobs.context import JobContext
 from mr_core.jobs.features import outputs_of_parts
 from mr_core.jobs.outcome import Artifact, JobOutcome
+from mr_core.jobs.places import Places
 from mr_core.jobs.preparation import ready_backbone
 from mr_core.jobs.reprogram.parts import feature_parts, places_of, read_parts, training_positions
 from mr_core.jobs.reprogram.spec import ReprogramSpec
@@ -34,7 +35,21 @@ from mr_core.reprogrammed import ReprogrammedModel
 _SHOWN_MAPPING_ROWS = 40
 
 
-def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
+@dataclass(frozen=True)
+class Selection:
+    """What a search says of the spec that it has chosen, and asks of its training.
+
+    `retrain`: on training and validation images together, where the label mapping chooses nothing on the latter. What
+    is told of validation images is then still of the adapter that was trained without them.
+    """
+
+    reason: str  # begins the verdict
+    trials: Sequence[Mapping[str, Any]]  # to be drawn
+    validation: Mapping[str, Any]  # what the chosen spec reached there
+    retrain: bool = False
+
+
+def reprogram(spec: ReprogramSpec, context: JobContext, *, selection: Selection | None = None) -> JobOutcome:
     """Embed, train, evaluate once on the test split, compare, and describe."""
     watch = Stopwatch(context.observer)
     classes = context.dataset.classes
@@ -49,11 +64,16 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
     )
     spec = spec.model_copy(update={"input_transform": settled})
     frozen = outputs_of_parts(places, context, backbone)
-    if isinstance(settled, IdentitySpec):  # the images alone: their outputs are all that training needs
-        parts = feature_parts(frozen, spec.label_mapping.reads)
-    else:
-        parts = read_parts(places, context, backbone, settled.build(backbone.preprocessing))
     scores = _baselines(spec, context, backbone, frozen)
+    retrains = selection is not None and selection.retrain and not _chooses_on_validation(spec, context, backbone)
+    divided = places
+    if retrains:
+        spec, divided = _without_validation(spec), _whole(places)
+    if isinstance(settled, IdentitySpec):  # the images alone: their outputs are all that training needs
+        outputs = frozen if divided is places else outputs_of_parts(divided, context, backbone)
+        parts = feature_parts(outputs, spec.label_mapping.reads)
+    else:
+        parts = read_parts(divided, context, backbone, settled.build(backbone.preprocessing))
 
     watch.begin("training")
     trained = train_repeats(spec, context, backbone, parts)
@@ -73,6 +93,8 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
             if part == "test":
                 names = context.dataset.names("test")
                 files = [predictions_file(logits, parts[part].labels, images=names, classes=classes)]
+    if selection is not None and retrains:
+        metrics["validation"] = dict(selection.validation)
     if state_sha256(backbone) != before:
         raise RuntimeError("the frozen backbone changed during training")
 
@@ -80,11 +102,11 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
     record = {
         "metrics": {part: values and {k: values[k] for k in ("accuracy", "loss")} for part, values in metrics.items()},
         "baselines": scores,
-        "verdict": judge(metrics, scores),
+        "verdict": _verdict(metrics, scores, selection, retrains=retrains),
         "provenance": provenance(dataset_sha256=context.dataset.sha256),
     }
     adapter = save_adapter(model, spec=spec, classes=classes, record=record)
-    result = {
+    result: dict[str, Any] = {
         "metrics": metrics,
         "baselines": scores,
         "verdict": record["verdict"],
@@ -101,8 +123,39 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
         "trainable_parameters": sum(parameter.numel() for parameter in model.adapter_parameters()),
         "backbone_unchanged": True,
     }  # fmt: skip
-    pictures = _artifacts(spec, model, result, history.rows, classes, record)
+    if selection is not None:
+        result["training"]["with_validation_images"] = retrains
+    trials = selection.trials if selection is not None else ()
+    pictures = _artifacts(spec, model, result, history.rows, classes, record, trials)
     return JobOutcome(result=result, adapter=adapter, artifacts=[*pictures, *files])
+
+
+def _chooses_on_validation(spec: ReprogramSpec, context: JobContext, backbone: Backbone) -> bool:
+    return spec.label_mapping.build(backbone, context.dataset.classes).fits_on_validation
+
+
+def _without_validation(spec: ReprogramSpec) -> ReprogramSpec:
+    """The spec that trains on all training images, and so has no epoch to select."""
+    evaluation = spec.evaluation.model_copy(update={"validation_fraction": 0.0})
+    trainer = spec.trainer.model_copy(update={"selection": "last", "patience": None})
+    return spec.model_copy(update={"evaluation": evaluation, "trainer": trainer})
+
+
+def _whole(places: Places) -> Places:
+    others = {part: place for part, place in places.items() if part not in ("train", "validation")}
+    return {"train": ("train", None), **others}
+
+
+def _verdict(
+    metrics: Mapping[str, Any], scores: Mapping[str, Any], selection: Selection | None, *, retrains: bool
+) -> dict[str, str]:
+    verdict = judge(metrics, scores)
+    if selection is None:
+        return verdict
+    reason = f"{selection.reason} {verdict['reason']}"
+    if retrains:
+        reason += " The adapter was then trained again, on training and validation images together."
+    return {"use": verdict["use"], "reason": reason}
 
 
 def _baselines(
@@ -130,6 +183,7 @@ def _artifacts(
     history: list[dict[str, float]],
     classes: tuple[str, ...],
     record: Mapping[str, Any],
+    trials: Sequence[Mapping[str, Any]],
 ) -> list[Artifact]:
     picture = model.input_transform.picture()
     rows, names = _shown_mapping(model)
@@ -145,6 +199,7 @@ def _artifacts(
         confusion=np.asarray(confusion, dtype=np.int64),
         spec=spec.model_dump(mode="json"),
         provenance=record["provenance"],
+        trials=trials,
     )
 
 
