@@ -18,7 +18,7 @@ from mr_core.input_transforms.base import InputTransformSpec
 from mr_core.job_spec import AroundBackbone, JobSpec
 from mr_core.jobs.train_source.spec import TrainSourceSpec
 from mr_core.label_mappings.base import LabelMappingSpec
-from service import adapters, backbones
+from service import adapters, backbones, results
 from service.models import Dataset
 
 
@@ -41,6 +41,9 @@ def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Datase
         backbone = known_backbone(session, tenant, spec.backbone)
         _check_input_transform(getattr(spec, "input_transform", None), backbone)
         _check_label_mapping(getattr(spec, "label_mapping", None), backbone, n_targets=len(dataset.classes))
+    ranking_id = getattr(spec, "ranking", None)
+    if ranking_id is not None:
+        results.get_ranking(session, tenant, ranking_id, dataset_id=dataset.id)
     if isinstance(spec, TrainSourceSpec):
         _check_source(session, tenant, spec, n_classes=len(dataset.classes))
     _check_samples(spec, dataset)
