@@ -24,7 +24,7 @@ from mr_core.jobs.reprogram.spec import ReprogramSpec
 from mr_core.jobs.train_source.spec import TrainSourceSpec
 from mr_core.label_mappings.base import LabelMappingSpec
 from mr_core.views import require_equal_views
-from service import adapters, backbones
+from service import adapters, backbones, results
 from service.models import Dataset
 
 
@@ -60,6 +60,9 @@ def check_feasible(session: Session, tenant: str, spec: JobSpec, dataset: Datase
     for backbone_id in getattr(spec, "backbones", ()):
         if backbones.is_remote(backbone_id.removeprefix(RANDOM_PREFIX)):
             _refuse_remote(spec, known_backbone(session, tenant, backbone_id), param="backbones")
+    ranking_id = getattr(spec, "ranking", None)
+    if ranking_id is not None:
+        results.get_ranking(session, tenant, ranking_id, dataset_id=dataset.id)
     if isinstance(spec, TrainSourceSpec):
         _check_source(session, tenant, spec, n_classes=len(dataset.classes))
     _check_samples(spec, dataset)

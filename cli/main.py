@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str | None]] = {
     "diagnose": ("cli.submit", "say before training how well a backbone would serve a dataset"),
     "rank": ("cli.submit", "order backbones, input transforms and label mappings for a dataset"),
     "reprogram": ("cli.submit", "train an adapter"),
+    "auto": ("cli.submit", "search methods and settings under a budget, and train the best"),
     "train-source": ("cli.submit", "train a source model, which is a backbone then"),
     "jobs": ("cli.jobs", "list jobs"),
     "job": ("cli.jobs", "show a job"),

@@ -38,6 +38,8 @@ def print_result(job: Mapping[str, Any]) -> None:
     if "cells" in result:
         _print_ranking(result)
     elif "baselines" in result and "metrics" in result:
+        if "search" in result:
+            _print_search(result["search"])
         _print_training(result)
     elif "metrics" in result:
         _print_evaluation(result)
@@ -55,6 +57,27 @@ def _print_training(result: Mapping[str, Any]) -> None:
     print(f"verdict: use {result['verdict']['use']}: {result['verdict']['reason']}")
     left = "adapter" if "adapter" in result else "backbone"
     print(f"{left}: {result[left]}  ({result['timing']['seconds']:.1f} s)")
+
+
+def _print_search(search: Mapping[str, Any]) -> None:
+    columns = ("trial", "", "validation", "epochs", "seconds", "state", "")
+    rows = [
+        (
+            row["number"],
+            row["name"],
+            percent(row["validation_accuracy"]),
+            row["epochs"],
+            row["seconds"],
+            row["state"],
+            (row["error"] or {}).get("detail", ""),
+        )
+        for row in search["trials"]
+    ]
+    print_table(columns, rows)
+    impossible = [cell for cell in search["cells"] if cell["error"]]
+    for cell in impossible:
+        detail = cell["error"].get("detail", cell["error"]["code"])
+        print(f"left out: {cell['input_transform']['kind']} + {cell['label_mapping']['kind']}: {detail}")
 
 
 def _print_evaluation(result: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from mr_core.backbones.description import RANDOM_PREFIX, BackboneDescription
 from service import workers
 from service.models import TERMINAL_STATUSES, Dataset, EndedAttempt, Job
-from service.workload import images_of_parts, images_passed, n_parts, n_trainings, training_images
+from service.workload import images_of_parts, images_passed, n_parts, n_trainings, n_waits, training_images
 
 Confidence = Literal["high", "medium", "low"]
 
@@ -112,7 +112,7 @@ def estimate(
         pace = pace_of([run.pace for run in runs], spread=_SPREAD[confidence])
         start_s = median(run.seconds - run.work_s for run in runs)
     if parts:
-        start_s *= 2 + parts  # a process for each part, and the job's own before and after them
+        start_s *= 1 + n_waits(spec, parts) + parts  # a process for each part, and the job's own before and after them
 
     def seconds_at(images_per_second: float) -> float:
         return start_s + work_s(spec, dataset.splits, images, images_per_second)
@@ -188,6 +188,8 @@ def work_s(spec: Mapping[str, Any], splits: Mapping[str, int], images: int | Non
     """Seconds of the work alone; a budget ends each training after the epoch that passes it."""
     seconds: float = (images or 1) / pace
     max_seconds = (spec.get("budget") or {}).get("max_seconds")
+    if max_seconds is not None and spec.get("kind") == "auto":
+        return min(seconds, 2.0 * float(max_seconds))  # the trials, and the winner's own training
     if max_seconds is None or images is None or "trainer" not in spec:
         return seconds
     training_s = training_images(spec, splits=splits) / pace

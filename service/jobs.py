@@ -8,7 +8,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
 from mr_core.job_spec import PART_KINDS
-from service import backbones, datasets, events
+from service import backbones, datasets, events, studies
 from service.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, JobNotRetryable, NotFound, QuotaExceeded
 from service.ids import new_id
 from service.models import TERMINAL_STATUSES, Job
@@ -207,7 +207,7 @@ def retry(
 
 
 def delete(session: Session, tenant: str, job_id: str) -> None:
-    """Forget an ended job with its sub-jobs, events, checkpoints and artifacts, and the backbone that it has trained.
+    """Forget an ended job with its sub-jobs, events, checkpoints, artifacts and study, and the backbone it has trained.
 
     BackboneInUse while a job that has not ended names that one. An adapter stays.
     """
@@ -220,6 +220,7 @@ def delete(session: Session, tenant: str, job_id: str) -> None:
     ).one_or_none()
     if gone is None:
         raise JobNotFinished(f"{job_id} is {job.status}: cancel it first")
+    studies.forget(session, job_id)
 
 
 def _visible(tenant: str) -> Select[Job]:

@@ -1,12 +1,30 @@
 """What a job leaves beside its row: spectrum, files, checkpoints. That the job is the tenant's is checked before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from mr_core.errors import SpecError
 from service.errors import NotFound
+from service.jobs import get_job
 from service.models import StoredArtifact, StoredCheckpoint, StoredSpectrum
+
+
+def get_ranking(session: Session, tenant: str, job_id: str, *, dataset_id: str) -> Mapping[str, Any]:
+    """What a `rank` of the dataset found; SpecError where there is none that has succeeded under this id."""
+    try:
+        job = get_job(session, tenant, job_id)
+    except NotFound as error:
+        raise SpecError(f"there is no job {job_id}", param="ranking") from error
+    if job.kind != "rank" or job.status != "succeeded" or job.result is None:
+        raise SpecError(
+            f"{job_id} is a {job.kind} that is {job.status}, expected a rank that has succeeded", param="ranking"
+        )
+    if job.dataset_id != dataset_id:
+        raise SpecError(f"{job_id} is a ranking on {job.dataset_id}, not on {dataset_id}", param="ranking")
+    return job.result
 
 
 def get_spectrum(session: Session, job_id: str) -> StoredSpectrum:

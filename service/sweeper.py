@@ -14,7 +14,7 @@ from celery import Celery
 from sqlalchemy import ColumnElement, and_, case, func, literal, select
 from sqlalchemy.orm import Session
 
-from service import attempts, datasets, sub_jobs, uploads, workers
+from service import attempts, datasets, studies, sub_jobs, uploads, workers
 from service.blobs import Blobs
 from service.deliveries import Deliverer, delete_old
 from service.dispatch import dispatch
@@ -101,7 +101,7 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Delete expired uploads, what parts left for ended jobs, blobs without references, strays, and old records."""
+        """Delete expired uploads, what parts left for ended jobs, what nothing refers to, and old records."""
         uploads.delete_expired(self._database, self._blobs)
         sub_jobs.release_files(self._database, self._blobs)
         age_s = self._settings.orphan_blob_s
@@ -110,6 +110,7 @@ class Sweeper:
             _log.info("blobs deleted", count=removed)
         with self._database.session() as session:
             datasets.delete_forgotten_validations(session)
+            studies.forget_gone(session)
         delete_old(self._database, older_than_s=self._settings.webhook_retention_s)
 
     def _end_unanswered_cancels(self) -> int:

@@ -8,10 +8,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mr_core.jobs.auto.halving import rungs
+from mr_core.jobs.auto.spec import DEFAULT_TRAINERS, DEFAULT_TRANSFORMS
 from mr_core.jobs.diagnose.blocks import n_passes, stretches
 from mr_core.jobs.diagnose.spec import SHORT_TRAINING_SAMPLES, short_trainer
 from mr_core.jobs.reprogram.spec import Evaluation
 
+_SEEDED = 2  # trials of a search that are trained from further seeds
 _WITHOUT_KERNEL = 2  # passes of a diagnosis' sample: as it is, and in the input transform
 
 
@@ -35,6 +38,10 @@ def images_passed(
             return _reprogrammed(spec, {**splits, "test": 0}, epochs)
         case "rank":
             return _cells(spec, without="label_mappings") * _samples(spec, splits)
+        case "auto":
+            screened = len(spec["input_transforms"] or DEFAULT_TRANSFORMS) * _samples(spec, splits)
+            winner = _of_search(spec, epochs=int(spec["max_epochs"]), repeats=int(spec["seeds"]))
+            return screened + _reprogrammed({**winner, "evaluation": spec["evaluation"]}, splits, epochs)
         case "train_source":
             return _source_trained(spec, splits, n_classes, epochs)
         case "evaluate":
@@ -50,8 +57,15 @@ def n_parts(spec: Mapping[str, Any], *, splits: Mapping[str, int], n_classes: in
             return _survivors(spec) * (1 + len(_blocks(spec, splits, n_classes))) + _finalists(spec)
         case "diagnose":
             return len(_blocks(spec, splits, n_classes))
+        case "auto":
+            return int(spec["diagnosed"]) + sum(_trials(spec).values()) + (_SEEDED if int(spec["seeds"]) > 1 else 0)
         case _:
             return 0
+
+
+def n_waits(spec: Mapping[str, Any], parts: int) -> int:
+    """How often a job with so many sub-jobs waits for some of them, about."""
+    return math.ceil(parts / int(spec["parallel"])) if spec.get("kind") == "auto" else min(parts, 1)
 
 
 def images_of_parts(spec: Mapping[str, Any], *, splits: Mapping[str, int], n_classes: int) -> int:
@@ -64,6 +78,16 @@ def images_of_parts(spec: Mapping[str, Any], *, splits: Mapping[str, int], n_cla
         case "diagnose":
             blocks = _blocks(spec, splits, n_classes)
             return len(blocks) * _samples(spec, splits) + _kernel_images(spec, splits, n_classes) if blocks else 0
+        case "auto":
+            without_test = {**splits, "test": 0}
+            tried = sum(
+                n * _reprogrammed(_of_search(spec, epochs=epochs), without_test, None)
+                for epochs, n in _trials(spec).items()
+            )
+            if int(spec["seeds"]) > 1:
+                seeded = _of_search(spec, epochs=int(spec["max_epochs"]), repeats=int(spec["seeds"]))
+                tried += _SEEDED * _reprogrammed(seeded, without_test, None)
+            return tried + int(spec["diagnosed"]) * _diagnosed(spec, splits, n_classes)
         case _:
             return 0
 
@@ -143,6 +167,26 @@ def _as_trial(spec: Mapping[str, Any]) -> Mapping[str, Any]:
         "trainer": spec["trainer"],
         "label_mapping": (refits or spec["label_mappings"])[0],
         "evaluation": {"validation_fraction": Evaluation().validation_fraction},
+    }
+
+
+def _trials(spec: Mapping[str, Any]) -> dict[int, int]:
+    """Trainings of a search by their epochs, as halving leaves them where no budget of seconds ends it."""
+    n, reduction = int(spec["budget"]["max_trials"]), int(spec["reduction"])
+    steps = rungs(least=int(spec["min_epochs"]), most=int(spec["max_epochs"]), reduction=reduction)
+    return {epochs: math.ceil(n / reduction**step) for step, epochs in enumerate(steps)}
+
+
+def _of_search(spec: Mapping[str, Any], *, epochs: int, repeats: int = 1) -> Mapping[str, Any]:
+    """One training of a search, of whichever trainer and label mapping cost most."""
+    trainers = spec["trainers"] or [trainer.model_dump(mode="json") for trainer in DEFAULT_TRAINERS]
+    dearest = max(trainers, key=_passes_a_step)
+    refits = not spec["label_mappings"] or any(map(_refits, spec["label_mappings"]))
+    return {
+        "trainer": {**dearest, "epochs": epochs},
+        "label_mapping": {"refit": "each_epoch"} if refits else {},
+        "evaluation": {"validation_fraction": spec["evaluation"]["validation_fraction"]},
+        "repeats": repeats,
     }
 
 

@@ -1,7 +1,9 @@
 """Runs a job's spec with mr_core on its tenant's dataset, backbones and adapters. Imports torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from sqlalchemy.orm import Session
@@ -11,7 +13,7 @@ from mr_core.datasets.dataset import ImageDataset
 from mr_core.errors import AdapterError, DatasetError
 from mr_core.jobs.base import JobSpec
 from mr_core.jobs.context import JobContext
-from service import adapters, datasets
+from service import adapters, datasets, results
 from service.attempts import Claim
 from service.blobs import Blobs
 from service.errors import NotFound
@@ -22,6 +24,7 @@ from worker.backbones import TenantBackbones
 from worker.features import TenantFeatures
 from worker.observer import DatabaseObserver
 from worker.publishing import publish, store_file, store_weights
+from worker.studies import StoredStudies
 from worker.sub_jobs import QueuedSubJobs
 
 
@@ -64,6 +67,8 @@ def execute(
                     max_bytes=settings.feature_cache_bytes,
                 ),
                 sub_jobs=QueuedSubJobs(database, blobs, claim),
+                studies=StoredStudies(database, claim.job_id),
+                load_ranking=partial(_ranking, database, claim, dataset.id),
                 adapter=_unpacked_adapter(database, blobs, claim, getattr(spec, "adapter", None), scratch),
             )
         )
@@ -78,6 +83,11 @@ def _ready_dataset(database: Database, claim: Claim, dataset_id: str) -> Dataset
             return datasets.require_ready(session, claim.tenant, dataset_id)
     except NotFound as error:
         raise DatasetError(f"there is no dataset {dataset_id}", param="dataset") from error
+
+
+def _ranking(database: Database, claim: Claim, dataset_id: str, job_id: str) -> Mapping[str, Any]:
+    with database.session() as session:
+        return results.get_ranking(session, claim.tenant, job_id, dataset_id=dataset_id)
 
 
 def _unpacked_adapter(

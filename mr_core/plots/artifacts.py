@@ -14,6 +14,7 @@ from mr_core.plots.figure import MEDIA_TYPES, render
 from mr_core.plots.mapping import mapping_figure
 from mr_core.plots.prompt import prompt_figure
 from mr_core.plots.ranking import ranking_figure
+from mr_core.plots.search import search_figure
 from mr_core.plots.spectrum import spectrum_figure
 from mr_core.report import diagnose_report, reprogram_report, train_source_report
 
@@ -31,17 +32,21 @@ def reprogram_artifacts(
     confusion: NDArray[np.integer],
     spec: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    trials: Sequence[Mapping[str, Any]] = (),
 ) -> list[Artifact]:
     """Pictures and report of a training.
 
     `history` has a row an epoch (see `curves_figure`), `frame` is the prompt's canvas `(s, s, 3)` in [0, 1], `mapping`
     the map `(d, c)` with a name for each of its rows, `confusion` the test split's counts `(c, c)`, true classes down.
+    `trials` are those of the search that chose what was trained.
     """
     figures = {"curves": curves_figure(history), "confusion": confusion_figure(confusion, classes)}
     if frame is not None:
         figures["prompt"] = prompt_figure(frame)
     if mapping is not None:
         figures["mapping"] = mapping_figure(mapping, mapping_rows, classes)
+    if trials:
+        figures["search"] = search_figure(trials)
     pictures = _rendered(figures)
     report = reprogram_report(
         result=result, pictures=_svgs(pictures), classes=classes, spec=spec, provenance=provenance

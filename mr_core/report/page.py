@@ -17,6 +17,7 @@ _CAPTIONS = {
     "prompt": "The learned prompt around the place of the image",
     "mapping": "Which backbone outputs speak for which class",
     "confusion": "Which classes are taken for which",
+    "search": "Trials of the search, by what they reached on validation images",
 }
 _ABSENT = "-"
 _SPLITS = ("validation accuracy", "test accuracy")

@@ -100,3 +100,14 @@ def test_a_ranking_takes_as_long_as_its_parts(client, stand_in):
     assert two["based_on"]["images"] == 2 * one["based_on"]["images"]
     assert two["seconds"] > one["seconds"] > one["based_on"]["start_s"] > 0
     assert one["confidence"] == "low"
+
+
+def test_a_search_takes_no_longer_than_twice_its_budget(client, stand_in):
+    search = {"kind": "auto", "dataset": stand_in.dataset()}
+    whole, short = (
+        client.post("/v1/estimates", json=search | {"budget": budget}).json() for budget in ({}, {"max_seconds": 5})
+    )
+    assert whole["seconds"] - short["seconds"] == pytest.approx(
+        whole["based_on"]["images"] / whole["based_on"]["images_per_second"] - 10, abs=0.3
+    )
+    assert whole["based_on"]["images"] > 0

@@ -23,7 +23,19 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 def test_gateway_starts_without_the_science(tmp_path):
     done = subprocess.run([sys.executable, "-c", _PROBE, str(tmp_path)], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
-    heavy = {"torch", "torchvision", "timm", "open_clip", "scipy", "matplotlib", "sklearn", "numpy", "PIL", "celery"}
+    heavy = {
+        "torch",
+        "torchvision",
+        "timm",
+        "open_clip",
+        "scipy",
+        "matplotlib",
+        "sklearn",
+        "numpy",
+        "PIL",
+        "celery",
+        "optuna",
+    }
     assert not loaded & heavy
 
 

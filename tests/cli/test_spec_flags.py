@@ -66,6 +66,23 @@ def test_lists_take_several_values():
     assert JobSpec.parse(document).kind == "rank"
 
 
+def test_a_search_takes_lists_and_a_budget():
+    document = build(
+        "auto", "--input-transforms", "identity", '{"kind": "padding", "image_size": 48}', "--trainers", "gradient",
+        "--search", "learning_rate", "--budget.max-seconds", "60", "--budget.max-trials", "9", "--retrain",
+    )  # fmt: skip
+    assert document == {
+        "kind": "auto",
+        "dataset": "ds_1",
+        "input_transforms": [{"kind": "identity"}, {"kind": "padding", "image_size": 48}],
+        "trainers": [{"kind": "gradient"}],
+        "search": ["learning_rate"],
+        "budget": {"max_seconds": 60, "max_trials": 9},
+        "retrain": True,
+    }
+    assert JobSpec.parse(document).kind == "auto"
+
+
 def test_text_stays_text():
     document = build("reprogram", "--label-mapping", "text", "--label-mapping.template", "123 {}", "--backbone", "1")
     assert document["label_mapping"] == {"kind": "text", "template": "123 {}"}

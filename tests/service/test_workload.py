@@ -3,7 +3,7 @@
 import pytest
 
 from mr_core.job_spec import JobSpec
-from service.workload import images_of_parts, images_passed, n_parts, training_images
+from service.workload import images_of_parts, images_passed, n_parts, n_waits, training_images
 
 SPLITS = {"train": 100, "test": 30}
 
@@ -120,3 +120,32 @@ def test_finalists_of_a_ranking_are_trials():
     assert n_parts(stored, splits=SPLITS, n_classes=5) == 2
     without = images_of_parts(stored | {"finalists": 0}, splits=SPLITS, n_classes=5)
     assert images_of_parts(stored, splits=SPLITS, n_classes=5) == without + alone
+
+
+def test_a_search_passes_what_halving_leaves_of_its_trials():
+    """9 trials of 2 epochs, 3 of 6, 1 of 18, then the winner once more; each embeds the images first."""
+
+    def trained(epochs, n_test=0):
+        return 100 + n_test + epochs * (3 * 80 + 20) + 20 + n_test
+
+    spec = {"kind": "auto", "samples": 40, "budget": {"max_trials": 9}}
+    stored = JobSpec.parse({"dataset": "ds_1", **spec}).model_dump(mode="json")
+    given = {"splits": SPLITS, "n_classes": 5}
+    assert images_passed(stored, **given) == 3 * 40 + trained(18, 30)
+    assert images_passed(stored, epochs=1, **given) == 3 * 40 + trained(1, 30)
+    assert n_parts(stored, **given) == 9 + 3 + 1
+    tried = 9 * trained(2) + 3 * trained(6) + trained(18)
+    assert images_of_parts(stored, **given) == tried
+    assert n_waits(stored, 13) == 4
+    more = stored | {"seeds": 2, "diagnosed": 3, "input_transforms": [{"kind": "padding"}]}
+    assert n_parts(more, **given) == 13 + 2 + 3
+    assert images_passed(more, **given) == 40 + trained(18, 30) + 18 * (3 * 80 + 20)
+    diagnosed = 3 * _passed({"kind": "diagnose", "samples": 40, "label_mapping": {"kind": "linear"}})
+    assert images_of_parts(more, **given) == tried + 2 * (trained(18) + 18 * (3 * 80 + 20)) + diagnosed
+    control = stored | {"evaluation": {"validation_fraction": 0.2, "random_backbone": True}}
+    assert images_of_parts(control, **given) == tried
+    assert images_passed(control, **given) == 3 * 40 + trained(18, 30) + 18 * (3 * 80 + 20)
+
+
+def test_parts_of_a_ranking_are_waited_for_once():
+    assert [n_waits({"kind": "rank"}, n) for n in (0, 1, 8)] == [0, 1, 1]

@@ -1,7 +1,7 @@
 """Trains an adapter and judges it beside all baselines."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from mr_core.input_transforms.identity.spec import IdentitySpec
 from mr_core.jobs.context import JobContext
 from mr_core.jobs.features import outputs_of_parts
 from mr_core.jobs.outcome import Artifact, JobOutcome
+from mr_core.jobs.places import Places
 from mr_core.jobs.preparation import ready_backbone
 from mr_core.jobs.remote_account import account_for_training
 from mr_core.jobs.reprogram.parts import feature_parts, places_of, read_parts, training_positions
@@ -38,7 +39,21 @@ _SHOWN_MAPPING_ROWS = 40
 _OF_ANSWERS = {"linear_probe": "a linear probe on the frozen answers"}
 
 
-def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
+@dataclass(frozen=True)
+class Selection:
+    """What a search says of the spec that it has chosen, and asks of its training.
+
+    `retrain`: on training and validation images together, where the label mapping chooses nothing on the latter. What
+    is told of validation images is then still of the adapter that was trained without them.
+    """
+
+    reason: str  # begins the verdict
+    trials: Sequence[Mapping[str, Any]]  # to be drawn
+    validation: Mapping[str, Any]  # what the chosen spec reached there
+    retrain: bool = False
+
+
+def reprogram(spec: ReprogramSpec, context: JobContext, *, selection: Selection | None = None) -> JobOutcome:
     """Embed, train, evaluate once on the test split, compare, and describe."""
     watch = Stopwatch(context.observer)
     classes = context.dataset.classes
@@ -54,11 +69,16 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
     )
     spec = spec.model_copy(update={"input_transform": settled})
     frozen = outputs_of_parts(places, context, backbone)
-    if isinstance(settled, IdentitySpec):  # the images alone: their outputs are all that training needs
-        parts = feature_parts(frozen, spec.label_mapping.reads)
-    else:
-        parts = read_parts(places, context, backbone, settled.build(backbone.preprocessing))
     scores = _baselines(spec, context, backbone, frozen)
+    retrains = selection is not None and selection.retrain and not _chooses_on_validation(spec, context, backbone)
+    divided = places
+    if retrains:
+        spec, divided = _without_validation(spec), _whole(places)
+    if isinstance(settled, IdentitySpec):  # the images alone: their outputs are all that training needs
+        outputs = frozen if divided is places else outputs_of_parts(divided, context, backbone)
+        parts = feature_parts(outputs, spec.label_mapping.reads)
+    else:
+        parts = read_parts(divided, context, backbone, settled.build(backbone.preprocessing))
 
     watch.begin("training")
     with account.training():
@@ -79,6 +99,8 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
             if part == "test":
                 names = context.dataset.names("test")
                 files = [predictions_file(logits, parts[part].labels, images=names, classes=classes)]
+    if selection is not None and retrains:
+        metrics["validation"] = dict(selection.validation)
     if state_sha256(backbone) != before:
         raise RuntimeError("the frozen backbone changed during training")
 
@@ -90,11 +112,11 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
     record = {
         "metrics": {part: values and {k: values[k] for k in ("accuracy", "loss")} for part, values in metrics.items()},
         "baselines": scores,
-        "verdict": verdict,
+        "verdict": _of_selection(verdict, selection, retrains=retrains),
         "provenance": provenance(dataset_sha256=context.dataset.sha256),
     }
     adapter = save_adapter(model, spec=spec, classes=classes, record=record)
-    result = {
+    result: dict[str, Any] = {
         "metrics": metrics,
         "baselines": scores,
         "verdict": record["verdict"],
@@ -112,8 +134,36 @@ def reprogram(spec: ReprogramSpec, context: JobContext) -> JobOutcome:
         "backbone_unchanged": True if account.oracle is None else None,  # what is elsewhere cannot be seen
         **account.statement(is_spent=history.stopped_by_budget),
     }  # fmt: skip
-    pictures = reprogram_files(spec, model, result, history.rows, classes, record)
+    if selection is not None:
+        result["training"]["with_validation_images"] = retrains
+    trials = selection.trials if selection is not None else ()
+    pictures = reprogram_files(spec, model, result, history.rows, classes, record, trials)
     return JobOutcome(result=result, adapter=adapter, artifacts=[*pictures, *files])
+
+
+def _chooses_on_validation(spec: ReprogramSpec, context: JobContext, backbone: Backbone) -> bool:
+    return spec.label_mapping.build(backbone, context.dataset.classes).fits_on_validation
+
+
+def _without_validation(spec: ReprogramSpec) -> ReprogramSpec:
+    """The spec that trains on all training images, and so has no epoch to select."""
+    evaluation = spec.evaluation.model_copy(update={"validation_fraction": 0.0})
+    trainer = spec.trainer.model_copy(update={"selection": "last", "patience": None})
+    return spec.model_copy(update={"evaluation": evaluation, "trainer": trainer})
+
+
+def _whole(places: Places) -> Places:
+    others = {part: place for part, place in places.items() if part not in ("train", "validation")}
+    return {"train": ("train", None), **others}
+
+
+def _of_selection(verdict: Mapping[str, str], selection: Selection | None, *, retrains: bool) -> Mapping[str, str]:
+    if selection is None:
+        return verdict
+    reason = f"{selection.reason} {verdict['reason']}"
+    if retrains:
+        reason += " The adapter was then trained again, on training and validation images together."
+    return {"use": verdict["use"], "reason": reason}
 
 
 def _baselines(
@@ -155,6 +205,7 @@ def reprogram_files(
     history: list[dict[str, float]],
     classes: tuple[str, ...],
     record: Mapping[str, Any],
+    trials: Sequence[Mapping[str, Any]] = (),
 ) -> list[Artifact]:
     """Pictures and report of a training."""
     picture = model.input_transform.picture()
@@ -171,6 +222,7 @@ def reprogram_files(
         confusion=np.asarray(confusion, dtype=np.int64),
         spec=spec.model_dump(mode="json"),
         provenance=record["provenance"],
+        trials=trials,
     )
 
 

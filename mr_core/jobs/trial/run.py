@@ -1,5 +1,9 @@
 """The run of a trial: the training of a reprogramming, judged on validation images alone."""
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from mr_core.baselines import brief_metrics
 from mr_core.errors import SpecError
 from mr_core.evaluation import predict_logits
@@ -17,7 +21,7 @@ from mr_core.jobs.trial.spec import TrialSpec
 
 
 def trial(spec: TrialSpec, context: JobContext) -> JobOutcome:
-    """Train, and tell accuracy and loss of the kept adapter, which itself is not kept.
+    """Train, and tell accuracy and loss of the kept adapter, which itself is not kept, and which images it got right.
 
     Selection goes by the same validation images, so the accuracy is optimistic by as much as epochs and seeds were
     chosen on them. Raises SpecError where there are none, and what a reprogramming raises.
@@ -43,17 +47,34 @@ def trial(spec: TrialSpec, context: JobContext) -> JobOutcome:
         parts = read_parts(places, context, backbone, settled.build(backbone.preprocessing))
 
     watch.begin("training")
-    chosen = best_of(train_repeats(spec, context, backbone, parts))
+    trained = train_repeats(spec, context, backbone, parts)
+    chosen = best_of(trained)
 
     watch.begin("evaluating")
     judged = parts["validation"]
-    logits = predict_logits(chosen.trainable, judged, context.device, observer=context.observer)
+    by_seed = []
+    for one in trained:
+        logits = predict_logits(one.trainable, judged, context.device, observer=context.observer)
+        answers = {**brief_metrics(logits, judged.labels), "n": len(judged), "hits": hits(logits, judged.labels)}
+        by_seed.append({"seed": one.seed, **answers})
+    answers_of_chosen = by_seed[trained.index(chosen)]
     history = chosen.history
     return JobOutcome(
         result={
-            "validation": {**brief_metrics(logits, judged.labels), "n": len(judged)},
+            "validation": {name: value for name, value in answers_of_chosen.items() if name != "seed"},
             "training": {"epochs": len(history.rows), "kept_epoch": history.kept_epoch},
+            "seeds": by_seed if len(by_seed) > 1 else None,
             "image_size": chosen.model.input_transform.image_size,
             "timing": {"seconds": watch.total(), "phases": watch.phases()},
         }
     )
+
+
+def hits(logits: Tensor, labels: NDArray[np.int64]) -> str:
+    """Which images are answered right: a bit each, the first the highest of the first byte, as hexadecimal digits."""
+    return np.packbits(logits.argmax(1).numpy() == labels).tobytes().hex()
+
+
+def hits_of(digits: str, n: int) -> NDArray[np.float64]:
+    """The same as numbers 0 and 1, of n images."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8), count=n).astype(np.float64)

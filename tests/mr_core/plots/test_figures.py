@@ -9,6 +9,7 @@ from mr_core.plots.curves import curves_figure, predicted_figure
 from mr_core.plots.figure import label, render
 from mr_core.plots.mapping import mapping_figure
 from mr_core.plots.prompt import prompt_figure
+from mr_core.plots.search import search_figure
 from mr_core.plots.spectrum import spectrum_figure
 
 HOSTILE = ["a", "$x^2$", "<script>", "猫", "bell\x07", "n" * 300]
@@ -20,6 +21,18 @@ def spectrum(eigenvalues, limit=None):
     return SpectrumContent(values, energy, {"resolution": {"limit": limit, "reason": None}})
 
 
+def trial(number, *accuracies, name="padding + iterative"):
+    rungs = [{"epochs": 3**n, "validation_accuracy": accuracy} for n, accuracy in enumerate(accuracies)]
+    trainer = None if name == "linear_probe" else {"kind": "gradient"}
+    return {
+        "number": number,
+        "name": name,
+        "trainer": trainer,
+        "rungs": rungs,
+        "validation_accuracy": max(accuracies, default=None),
+    }
+
+
 def figures():
     confusion = np.arange(len(HOSTILE) ** 2).reshape(len(HOSTILE), -1)
     return {
@@ -28,11 +41,12 @@ def figures():
         "prompt": prompt_figure(np.full((12, 12, 3), 1.5)),
         "mapping": mapping_figure(np.eye(9, len(HOSTILE)), [str(row) for row in range(9)], HOSTILE),
         "confusion": confusion_figure(confusion, HOSTILE),
+        "search": search_figure([trial(0, 0.5, name="linear_probe"), trial(1, 0.4, 0.6), trial(2)]),
     }
 
 
 @pytest.mark.parametrize("form", ["svg", "png"])
-@pytest.mark.parametrize("name", ["spectrum", "curves", "prompt", "mapping", "confusion"])
+@pytest.mark.parametrize("name", ["spectrum", "curves", "prompt", "mapping", "confusion", "search"])
 def test_the_same_data_gives_the_same_bytes(name, form):
     assert render(figures()[name], form) == render(figures()[name], form)
 
@@ -117,3 +131,9 @@ def test_confusion_is_shaded_by_the_share_of_the_true_class():
     axes = confusion_figure(np.array([[3, 1], [0, 0]]), ["a", "b"]).axes[0]
     np.testing.assert_allclose(axes.get_images()[0].get_array(), [[0.75, 0.25], [0, 0]])
     assert [text.get_text() for text in axes.texts] == ["3", "1"]
+
+
+def test_a_search_shows_each_rung_and_the_probe():
+    svg = render(figures()["search"], "svg").decode()
+    assert all(text in svg for text in ("1 epoch", "3 epochs", "linear probe", "best so far"))
+    assert "no trial succeeded" in render(search_figure([trial(0)]), "svg").decode()
