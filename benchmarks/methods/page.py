@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.methods.cells import BASELINES, Cell, Outcome, Table
 from benchmarks.runs import percent, with_error
-
-DRAWS = 2000
+from mr_core.paired_bootstrap import paired_bootstrap
 
 
 def page(table: Table, outcomes: Mapping[Cell, Outcome], *, about: str) -> str:
@@ -47,9 +45,9 @@ def _orders(table: Table, outcomes: Mapping[Cell, Outcome]) -> Sequence[str]:
     lines = [
         "## The published orders",
         "",
-        "Each pair on the same test images: difference in points of the adapters that validation chose, with its 90 %",
-        f"interval ({DRAWS} paired bootstrap draws over test images). *Holds*: the interval lies above 0; *reversed*:",
-        "below; else *open*. Against the linear probe: mean over the seeds, without an interval.",
+        "Each pair on the same test images: difference in points of the adapters that validation chose, with its 95 %",
+        "interval (paired bootstrap over test images). *Holds*: the interval lies above 0; *reversed*: below; else",
+        "*open*. Against the linear probe: mean over the seeds, without an interval.",
         "",
         "| data | pair | difference | interval | order |",
         "|---|---|---|---|---|",
@@ -65,19 +63,14 @@ def _orders(table: Table, outcomes: Mapping[Cell, Outcome]) -> Sequence[str]:
                 gain = 100 * (better["seeds"][0] - better["baselines"]["linear_probe"]["test"]["accuracy"])
                 lines.append(f"| {data} | {lower} < {higher} | {gain:+.1f} | - | - |")
             elif worse is not None:
-                gain, low, high = paired_bootstrap(worse["right"], better["right"])
-                verdict = "holds" if low > 0 else "reversed" if high < 0 else "open"
-                lines.append(f"| {data} | {lower} < {higher} | {gain:+.1f} | {low:+.1f} to {high:+.1f} | {verdict} |")
+                found = paired_bootstrap(_right(better), _right(worse), seed=0)
+                low, high = (100 * bound for bound in found.interval)
+                verdict = "open" if not found.beyond_noise else "holds" if low > 0 else "reversed"
+                gain, between = f"{100 * found.difference:+.1f}", f"{low:+.1f} to {high:+.1f}"
+                lines.append(f"| {data} | {lower} < {higher} | {gain} | {between} | {verdict} |")
     return lines
 
 
-def paired_bootstrap(first: str, second: str) -> tuple[float, float, float]:
-    """Accuracy of the second minus the first in points, with the 5 % and 95 % quantiles over draws of images.
-
-    Each is a string of 1 (right) and 0 by test image, in the same order.
-    """
-    pairs = zip(first, second, strict=True)
-    gains: NDArray[np.float64] = np.array([float(after) - float(before) for before, after in pairs])
-    draws = np.random.default_rng(0).integers(0, len(gains), size=(DRAWS, len(gains)))
-    low, high = np.quantile(gains[draws].mean(1), [0.05, 0.95])
-    return 100 * float(gains.mean()), 100 * float(low), 100 * float(high)
+def _right(outcome: Outcome) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """1 where the adapter was right and 0 where not, by test image."""
+    return np.array([float(digit) for digit in outcome["right"]])

@@ -3,27 +3,26 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mr_core.errors import CallBudgetSpent, TrainingDiverged
 from mr_core.evaluation import backbone_outputs, predict_logits
 from mr_core.label_mappings.module import Refit
-from mr_core.parameters import put_back
 from mr_core.reprogrammed import Trainable
+from mr_core.trainers.averaging import AveragedRule
 from mr_core.trainers.fields import TrainsInEpochs
 from mr_core.trainers.losses import TrainingLoss
 from mr_core.trainers.resume import restore_training, save_training
+from mr_core.trainers.rules import BatchLoss, StepRule
 from mr_core.trainers.trainer import LabelledInputs, Trainer, TrainingHistory, TrainingRun
 
 CHECKPOINT_EVERY_S = 30.0
-_AVERAGE = "average/"
 
 
 @dataclass
@@ -39,106 +38,6 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
     stopped_by_budget: bool = False
     stopped_early: bool = False
-
-
-@dataclass(frozen=True)
-class BatchLoss:
-    """The mean loss over one batch, at the adapter's parameters as they are.
-
-    The batch is worked through in passes of the model's `batch_limit` samples, so memory does not grow with it.
-    """
-
-    losses: TrainingLoss
-    model: Trainable
-    data: LabelledInputs
-    indices: np.ndarray[Any, Any]
-    device: torch.device
-
-    @torch.no_grad()
-    def value(self) -> float:
-        """Forward passes alone."""
-        return sum(float(self._of_pass(start)) for start in self._starts())
-
-    def backward(self) -> float:
-        """Add its gradient to that of the parameters; return the loss."""
-        total = 0.0
-        for start in self._starts():
-            loss = self._of_pass(start)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        return total
-
-    def _starts(self) -> range:
-        return range(0, len(self.indices), self.model.batch_limit)
-
-    def _of_pass(self, start: int) -> Tensor:
-        chunk = self.indices[start : start + self.model.batch_limit]
-        logits = self.model(self.data.batch(chunk, self.device))
-        losses = self.losses(logits, self.data.targets(chunk, self.device))
-        return losses.sum() / len(self.indices)
-
-
-class StepRule(ABC):
-    """How a batch moves the parameters. What it remembers is in `tensors`; all else is a function of the step."""
-
-    @abstractmethod
-    def learning_rate(self, *, step: int, steps_per_epoch: int) -> float:
-        """That of a step, counted from 0 over all epochs."""
-
-    @abstractmethod
-    def move(self, loss: BatchLoss, *, step: int, steps_per_epoch: int) -> float:
-        """Move the parameters by what the batch says; its loss before that."""
-
-    def judged(self) -> AbstractContextManager[None]:
-        """Inside, the parameters are those to be validated and kept: as they are, unless the rule has better ones."""
-        return nullcontext()
-
-    @abstractmethod
-    def tensors(self) -> dict[str, Tensor]:
-        """What the rule remembers, by name."""
-
-    @abstractmethod
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Remember what an earlier attempt's rule did."""
-
-
-class AveragedRule(StepRule):
-    """Another rule, and the exponential average of the parameters it moves (Polyak and Juditsky, 1992).
-
-    In step t, from 0, the average keeps the share `min(decay, (1 + t) / (10 + t))` of itself, so that the start is
-    soon forgotten. Buffers, such as batch norm's statistics and counted mappings, are not averaged.
-    """
-
-    def __init__(self, rule: StepRule, parameters: Sequence[nn.Parameter], *, decay: float) -> None:
-        self._rule, self._parameters, self._decay = rule, parameters, decay
-        self._average = [parameter.detach().clone() for parameter in parameters]
-
-    def learning_rate(self, *, step: int, steps_per_epoch: int) -> float:
-        return self._rule.learning_rate(step=step, steps_per_epoch=steps_per_epoch)
-
-    def move(self, loss: BatchLoss, *, step: int, steps_per_epoch: int) -> float:
-        value = self._rule.move(loss, step=step, steps_per_epoch=steps_per_epoch)
-        share = min(self._decay, (1 + step) / (10 + step))
-        for average, parameter in zip(self._average, self._parameters, strict=True):
-            average.lerp_(parameter.detach(), 1 - share)
-        return value
-
-    @contextmanager
-    def judged(self) -> Iterator[None]:
-        with put_back(self._parameters):
-            with torch.no_grad():
-                for parameter, average in zip(self._parameters, self._average, strict=True):
-                    parameter.copy_(average)
-            yield
-
-    def tensors(self) -> dict[str, Tensor]:
-        return self._rule.tensors() | {f"{_AVERAGE}{index}": tensor for index, tensor in enumerate(self._average)}
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        self._rule.restore({name: tensor for name, tensor in tensors.items() if not name.startswith(_AVERAGE)})
-        for index, average in enumerate(self._average):
-            if f"{_AVERAGE}{index}" in tensors:
-                average.copy_(tensors[f"{_AVERAGE}{index}"])
 
 
 class EpochTrainer(Trainer, ABC):

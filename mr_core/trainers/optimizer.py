@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mr_core.trainers.directions import dimension
-from mr_core.trainers.epochs import BatchLoss, StepRule
 from mr_core.trainers.fields import StepsByOptimizer
+from mr_core.trainers.rules import BatchLoss, StepRule
 from mr_core.trainers.schedule import learning_rate
 
 

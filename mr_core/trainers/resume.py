@@ -12,7 +12,8 @@ from mr_core.reprogrammed import Trainable
 from mr_core.trainers.trainer import TrainingRun
 
 if TYPE_CHECKING:
-    from mr_core.trainers.epochs import StepRule, TrainingState
+    from mr_core.trainers.epochs import TrainingState
+    from mr_core.trainers.rules import StepRule
 
 _MODEL, _KEPT, _RULE = "model/", "kept/", "optimizer/"
 

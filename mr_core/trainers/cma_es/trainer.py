@@ -12,7 +12,8 @@ from mr_core.errors import SpecError
 from mr_core.parameters import put_back
 from mr_core.trainers.cma_es.spec import CmaEsSpec
 from mr_core.trainers.directions import dimension, split
-from mr_core.trainers.epochs import BatchLoss, EpochTrainer, StepRule
+from mr_core.trainers.epochs import EpochTrainer
+from mr_core.trainers.rules import BatchLoss, StepRule
 
 MOST_CORRELATED = 2_000  # the full covariance of so many parameters takes 32 MB, its eigenvectors seconds
 

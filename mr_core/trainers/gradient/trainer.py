@@ -2,9 +2,10 @@
 
 from torch import nn
 
-from mr_core.trainers.epochs import BatchLoss, EpochTrainer, StepRule
+from mr_core.trainers.epochs import EpochTrainer
 from mr_core.trainers.gradient.spec import GradientSpec
 from mr_core.trainers.optimizer import ScheduledRule
+from mr_core.trainers.rules import BatchLoss, StepRule
 
 
 class GradientTrainer(EpochTrainer):

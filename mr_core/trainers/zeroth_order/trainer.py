@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mr_core.trainers.directions import dimension, generator_of, leave_gradient, moved
-from mr_core.trainers.epochs import BatchLoss, EpochTrainer, StepRule
+from mr_core.trainers.epochs import EpochTrainer
 from mr_core.trainers.optimizer import ScheduledRule
+from mr_core.trainers.rules import BatchLoss, StepRule
 from mr_core.trainers.zeroth_order.spec import ZerothOrderSpec
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mr_core.trainers.epochs import AveragedRule
+from mr_core.trainers.averaging import AveragedRule
 from mr_core.trainers.gradient.spec import GradientSpec
 
 
