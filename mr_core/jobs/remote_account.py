@@ -68,7 +68,9 @@ def account_for_training(spec: ReprogramSpec, context: JobContext, backbone: Bac
     limit = limit_of(spec.budget)
     oracle.begin(context.observer, limit)
     if not oracle.spent.calls:  # a later attempt has paid for some of it, and goes on as far as it can
-        require(limit, least_cost(spec, sizes, batch), what="the baselines, one step of training and the evaluation")
+        fits = spec.label_mapping.build(backbone, context.dataset.classes).refit != "never"
+        cost = least_cost(spec, sizes, batch, fits=fits)
+        require(limit, cost, what="the baselines, one step of training and the evaluation")
     is_plain = spec.input_transform.kind == "identity"
     return Account(oracle, Cost() if is_plain else evaluation_cost(sizes, batch))
 

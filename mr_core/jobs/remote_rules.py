@@ -72,12 +72,11 @@ def evaluation_cost(sizes: PartSizes, batch_size: int) -> Cost:
     return asking(sizes.validation, batch_size) + asking(sizes.test, batch_size)
 
 
-def least_cost(spec: TrainsAdapter, sizes: PartSizes, batch_size: int) -> Cost:
-    """Of the baselines, the mapping's first fit, one step of training, and the evaluation."""
+def least_cost(spec: TrainsAdapter, sizes: PartSizes, batch_size: int, *, fits: bool = False) -> Cost:
+    """Of the baselines, the mapping's first fit where it `fits`, one step of training, and the evaluation."""
     cost = sum((asking(n, batch_size) for n in sizes.plain), Cost())
     if spec.input_transform.kind == "identity":
         return cost
-    fits = getattr(spec.label_mapping, "refit", "each_epoch") != "never"
     step = asking(min(getattr(spec.trainer, "batch_size", sizes.train), sizes.train), batch_size)
     cost += asking(sizes.train if fits else 0, batch_size) + step * (spec.trainer.forward_passes or 0)
     return cost + evaluation_cost(sizes, batch_size)

@@ -55,7 +55,7 @@ def test_idempotency_key(client, stand_in):
         ({"colour": "red"}, "colour", "allowed: "),
         ({"trainer": {"kind": "gradient", "lr": 1}}, "trainer.lr", "learning_rate"),
         ({"input_transform": {"kind": "padding", "size": 1}}, "input_transform.size", "image_size"),
-        ({"kind": "distill"}, "kind", "auto, diagnose, evaluate, rank, reprogram"),
+        ({"kind": "distill"}, "kind", "auto, diagnose, evaluate, prime, rank, reprogram"),
         ({"label_mapping": {"kind": "astrological"}}, "label_mapping.kind", "frequent"),
         ({"trainer": {"epochs": 3}}, "trainer.kind", "missing"),
         ({"trainer": {"kind": "gradient", "epochs": 0}}, "trainer.epochs", "found 0"),
