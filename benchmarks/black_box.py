@@ -6,7 +6,8 @@
 Another process of this script serves MobileNetV2 at 96 pixels over HTTP (PNGs in, probabilities of 1,000 classes out)
 and counts what it serves. BAR (`zeroth_order`), SPSA-GC (`spsa`) and CMA-ES train a prompt of rank 2 over the image
 under a frequent mapping, `prime` asks once and works on builtin/mini-clip. Each job has the same budget; what the
-result says was spent stands beside what the server counted. About 600 training images, a fifth for selection.
+result says was spent stands beside what the server counted. Answers for images as they are stay with the service, so
+the first job pays for all, and `prime`, the last, for none. About 600 training images, a fifth for selection.
 """
 
 import argparse
