@@ -1,6 +1,7 @@
 """The menu is the registries."""
 
 from api.methods import FAMILIES
+from tests.api.test_remote_backbones import register
 
 
 def test_every_method_is_listed_with_schema_paper_and_defaults(client):
@@ -36,8 +37,12 @@ def test_scores_say_what_they_read_and_which_way_is_better(client):
 def test_defaults_make_a_job(client, stand_in):
     menu = client.get("/v1/methods").json()
     adapter = stand_in.finish(stand_in.claim(stand_in.job()), adapter=b"adapter")
+    remote = register(client).json()["id"]
     for method in menu["job_kinds"]:
         spec = method["defaults"] | {"dataset": stand_in.dataset()}
         if "adapter" in method["json_schema"]["required"]:
             spec["adapter"] = adapter
-        assert client.post("/v1/jobs?dry_run=true", json=spec).status_code == 200
+        if "backbone" in method["json_schema"]["required"]:
+            spec["backbone"] = remote
+        answer = client.post("/v1/jobs?dry_run=true", json=spec)
+        assert answer.status_code == 200, answer.text
