@@ -15,20 +15,20 @@ from cli.watching import watch
 
 def mobilenet(client: Client, data: Path, canvas: int) -> str:
     """The id of MobileNetV2 at that canvas, registered by upload where the service has none."""
-    title = f"mobilenetv2 at {canvas} px (benchmark)"
+    weights = data / "weights" / "mobilenetv2_100_imagenet_fp16.safetensors"
+    form = {"library": "timm", "architecture": "mobilenetv2_100", "arguments": '{"pad_type": "same"}'}
+    return registered(client, f"mobilenetv2 at {canvas} px (benchmark)", weights, form, canvas=canvas)
+
+
+def registered(client: Client, title: str, weights: Path, form: Mapping[str, str], *, canvas: int) -> str:
+    """The id of the backbone of that name at that canvas, its weights uploaded where the service has none."""
     for backbone in client.pages("/v1/backbones"):
         if backbone["name"] == title:
             return str(backbone["id"])
-    form = {
-        "name": title,
-        "library": "timm",
-        "architecture": "mobilenetv2_100",
-        "arguments": '{"pad_type": "same"}',
-        "preprocessing": json.dumps({"size": canvas, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}),
-    }
-    weights = data / "weights" / "mobilenetv2_100_imagenet_fp16.safetensors"
+    preprocessing = {"size": canvas, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
     with weights.open("rb") as file:
-        return str(client.upload("/v1/backbones", file, weights.name, form)["id"])
+        told = {"name": title, "preprocessing": json.dumps(preprocessing), **form}
+        return str(client.upload("/v1/backbones", file, weights.name, told)["id"])
 
 
 def dataset_of(client: Client, data: Path, name: str, per_class: int | None) -> str:

@@ -3,14 +3,13 @@
 import csv
 import io
 import itertools
-import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from benchmarks.runs import earlier, limited, mobilenet, uploaded
+from benchmarks.runs import earlier, limited, mobilenet, registered, uploaded
 from cli.client import Client
 
 IMAGES_PER_CLASS = {"cifar10": 60, "mnist": 60, "gtsrb": 14, "caltech101": 6, "pneumoniamnist": None}
@@ -145,19 +144,10 @@ def _archive(data: Path, name: str) -> BinaryIO:
 
 
 def _text_model(client: Client, data: Path) -> str:
-    title = f"mnv2-cliptext at {CANVAS} px (benchmark)"
-    for backbone in client.pages("/v1/backbones"):
-        if backbone["name"] == title:
-            return str(backbone["id"])
-    form = {
-        "name": title,
-        "library": "open_clip",
-        "architecture": "mnv2-cliptext",
-        "model_config": (data / "weights" / "mnv2-cliptext.json").read_text(),
-        "preprocessing": json.dumps({"size": CANVAS, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}),
-    }
-    with (data / "weights" / "mnv2_cliptext_openclip_fp16.safetensors").open("rb") as file:
-        return str(client.upload("/v1/backbones", file, "mnv2-cliptext.safetensors", form)["id"])
+    weights = data / "weights" / "mnv2_cliptext_openclip_fp16.safetensors"
+    config = (data / "weights" / "mnv2-cliptext.json").read_text()
+    form = {"library": "open_clip", "architecture": "mnv2-cliptext", "model_config": config}
+    return registered(client, f"mnv2-cliptext at {CANVAS} px (benchmark)", weights, form, canvas=CANVAS)
 
 
 _MAPPED = ("random", "frequent", "iterative", "bayesian", "bayesian_plus")  # arXiv:2410.24018, each above the last
