@@ -9,6 +9,7 @@ take, and the share that the diagnosis is of it. Times are of a shared machine: 
 """
 
 import argparse
+import copy
 import os
 import resource
 import time
@@ -21,13 +22,17 @@ from torch import nn
 from mr_core.backbones.description import MINI_CLIP
 from mr_core.backbones.loading import load_backbone
 from mr_core.engine import accelerate
+from mr_core.evaluation import predict_logits
 from mr_core.input_transforms.padding.spec import PaddingSpec
+from mr_core.jobs.diagnose.spec import SHORT_TRAINING_SAMPLES, short_trainer
 from mr_core.label_mappings.frequent.spec import FrequentSpec
 from mr_core.ntk import tangent_kernel
 from mr_core.ntk.linear_regime import first_steps, linear_regime
 from mr_core.ntk.prediction import held_out_logits, stratified_folds, training_targets
 from mr_core.ntk.spectrum import eigendecomposition, spectrum
+from mr_core.observer import Observer
 from mr_core.reprogrammed import ReprogrammedModel
+from mr_core.trainers.trainer import LabelledImages, TrainingRun
 
 T = TypeVar("T")
 STEPS, BATCH = 5, 64
@@ -76,6 +81,7 @@ def main() -> None:
     measured = (model, images, training_targets(initial, targets), eigen)
     _, step_s = timed("one step of four sizes", lambda: linear_regime(*measured, parameters=parameters, batch_size=64))
     _, steps_s = timed("first steps", lambda: first_steps(*measured, parameters=parameters, batch_size=64))
+    _, short_s = timed("short training on both halves", lambda: _short_training(model, images, labels))
     print(f"peak RSS so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
     few = images[: options.general_samples]
@@ -88,9 +94,22 @@ def main() -> None:
     ratio = (general_s / len(few)) / (structured_s / options.samples)
     print(f"general over structured, CPU time a sample: {ratio:.1f}x; relative difference {difference:.1e}")
     _, training_s = timed(f"{STEPS} steps of training, {BATCH} images each", lambda: _train(model, images, labels))
-    diagnosis_s = structured_s + eigen_s + scores_s + predicted_s + step_s + steps_s
+    diagnosis_s = structured_s + eigen_s + scores_s + predicted_s + step_s + steps_s + short_s
     whole_s = training_s / (STEPS * BATCH) * TRAINED_IMAGES
     print(f"diagnosis over the training of 5,000 images x 20 epochs, CPU time: {diagnosis_s / whole_s:.1%}")
+
+
+def _short_training(model: ReprogrammedModel, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """As `diagnose` trains on each half of at most 200 samples and judges on the other."""
+    used = min(SHORT_TRAINING_SAMPLES, len(labels))
+    data = LabelledImages(images=(255 * images[:used]).byte().numpy(), labels=labels[:used].numpy())
+    device = torch.device("cpu")
+    halves = [LabelledImages(images=data.images[part::2], labels=data.labels[part::2]) for part in (0, 1)]
+    for trained, judged in (halves, halves[::-1]):
+        adapter = copy.deepcopy(model)
+        run = TrainingRun(train=trained, validation=None, observer=Observer(), device=device, seed=0)
+        short_trainer(len(trained)).build().train(adapter, run)
+        predict_logits(adapter, judged, device, observer=run.observer)
 
 
 def _train(model: ReprogrammedModel, images: torch.Tensor, labels: torch.Tensor) -> None:
