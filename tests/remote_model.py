@@ -36,6 +36,13 @@ class RemoteModel:
             logits = self.model(noise, "source_logits")
         self.usual, self.scale = logits.mean(0), 1 / logits.std()
 
+    def forget(self):
+        """As new: nothing counted, no faults to come."""
+        self.served = self.images = self.received = 0
+        for kept in (self.faults, self.headers, self.received_at):
+            kept.clear()
+        return self
+
     @torch.no_grad()
     def probabilities(self, pixels):
         """`(n, 10)` of pixels `(n, 3, 32, 32)` in [0, 1]."""

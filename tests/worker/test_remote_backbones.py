@@ -33,10 +33,7 @@ def server():
 
 @pytest.fixture
 def model(server):
-    server.served = server.images = server.received = 0
-    server.faults.clear()
-    server.headers.clear()
-    return server
+    return server.forget()
 
 
 @pytest.fixture

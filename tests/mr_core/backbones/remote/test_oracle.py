@@ -49,11 +49,7 @@ def server():
 
 @pytest.fixture
 def model(server):
-    server.served = server.images = server.received = 0
-    server.faults.clear()
-    server.headers.clear()
-    server.received_at.clear()
-    return server
+    return server.forget()
 
 
 @pytest.fixture

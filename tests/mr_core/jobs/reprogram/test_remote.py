@@ -39,9 +39,7 @@ def server():
 
 @pytest.fixture
 def model(server):
-    server.served = server.images = server.received = 0
-    server.faults.clear()
-    return server
+    return server.forget()
 
 
 @pytest.fixture(autouse=True)
