@@ -209,7 +209,8 @@ def _views(spec: Mapping[str, Any]) -> int:
 
 
 def _refits(mapping: Mapping[str, Any]) -> bool:
-    return mapping.get("kind") in ("iterative", "probabilistic_reweighting") or mapping.get("refit") == "each_epoch"
+    always = mapping.get("kind") in ("iterative", "probabilistic_reweighting")
+    return bool(mapping.get("refit", "each_epoch" if always else None) == "each_epoch")
 
 
 def _blocks(spec: Mapping[str, Any], splits: Mapping[str, int], n_classes: int) -> Sequence[range]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mr_core.backbones.description import Output
 
-Refit = Literal["never", "once", "each_epoch"]
+Refit = Literal["never", "once", "each_epoch", "from_training"]
 FittingOutputs = tuple[Tensor, Tensor]  # backbone outputs (n, d) and labels (n,)
 
 
@@ -19,7 +19,11 @@ class LabelMapping(nn.Module, ABC):
     """
 
     reads: Output  # which of the backbone's outputs
-    refit: Refit = "never"  # when the trainer calls `fit`, with the outputs of all training images
+    refit: Refit = "never"
+    """When the trainer calls `fit`, with the outputs of all training images.
+
+    `from_training`: once before training, and after each epoch `fit_tally` with what that epoch's own passes tallied.
+    """
     fits_on_validation: bool = False  # whether `fit` has a choice to make that validation images decide
     views: int = 1  # of an image, whose outputs are read side by side: d is that many times the output's width
     is_linear: bool = True  # whether it is `matrix` but for a constant
@@ -35,6 +39,14 @@ class LabelMapping(nn.Module, ABC):
 
         `validation` comes where `fits_on_validation` and there are such images: only for choosing, never to count.
         """
+
+    def tally(self, outputs: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Tensor:
+        """All that `fit_tally` needs of these samples; the tallies of parts add up to that of the whole."""
+        raise NotImplementedError(f"{type(self).__name__} is not estimated from sums over samples")
+
+    def fit_tally(self, tally: Tensor) -> None:
+        """Estimate the mapping from the tally of training images."""
+        raise NotImplementedError(f"{type(self).__name__} is not estimated from sums over samples")
 
     @abstractmethod
     def matrix(self) -> Float[Tensor, "d c"]:

@@ -11,7 +11,8 @@ from torch import Tensor
 from mr_core.errors import SpecError
 from mr_core.label_mappings.module import FittingOutputs, LabelMapping, Refit
 
-Choose = Callable[[Tensor, Tensor], NDArray[np.int64]]  # outputs (n, s), labels (n,) -> source indices (c, m)
+Tally = Callable[[Tensor, Tensor], Tensor]  # outputs (n, s), labels (n,) -> what to choose by; adds up over samples
+Choose = Callable[[Tensor], NDArray[np.int64]]  # a tally -> source indices (c, m)
 
 
 class SelectionMapping(LabelMapping):
@@ -31,6 +32,7 @@ class SelectionMapping(LabelMapping):
         n_targets: int,
         sources_per_class: int = 1,
         choose: Choose | None = None,
+        tally: Tally = lambda _outputs, _labels: torch.empty(0),
         refit: Refit = "never",
     ) -> None:
         super().__init__()
@@ -44,6 +46,7 @@ class SelectionMapping(LabelMapping):
         self.refit = refit
         self._n_sources = n_sources
         self._choose = choose
+        self._tally = tally
         indices = torch.arange(n_targets * sources_per_class).view(n_targets, sources_per_class)
         self.register_buffer("source_of_target", indices.squeeze(1) if sources_per_class == 1 else indices)
 
@@ -56,8 +59,14 @@ class SelectionMapping(LabelMapping):
     def fit(
         self, outputs: Float[Tensor, "n s"], labels: Int[Tensor, " n"], *, validation: FittingOutputs | None = None
     ) -> None:
+        self.fit_tally(self.tally(outputs, labels))
+
+    def tally(self, outputs: Float[Tensor, "n s"], labels: Int[Tensor, " n"]) -> Tensor:
+        return self._tally(outputs, labels)
+
+    def fit_tally(self, tally: Tensor) -> None:
         if self._choose is not None:
-            self.assign(self._choose(outputs, labels))
+            self.assign(self._choose(tally))
 
     def assign(self, chosen: Int[NDArray[np.int64], "c m"]) -> None:
         """Take these source classes, each once."""

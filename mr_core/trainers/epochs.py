@@ -3,13 +3,13 @@
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mr_core.errors import CallBudgetSpent, TrainingDiverged
 from mr_core.evaluation import backbone_outputs, predict_logits
@@ -36,6 +36,7 @@ class TrainingState:
     kept_score: float = -math.inf
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    tally: Tensor | None = None  # of what this epoch's passes saw, where the mapping is estimated from it
     stopped_by_budget: bool = False
     stopped_early: bool = False
 
@@ -84,7 +85,7 @@ class EpochTrainer(Trainer, ABC):
     ) -> None:
         """Up to the last epoch, or to where it stops earlier. The tensors of the adapter to keep are in `kept`."""
         started = time.monotonic() - state.seconds
-        if state.batch == 0 and state.epoch == 0 and _refits(model, "once"):
+        if state.batch == 0 and state.epoch == 0 and (_refits(model, "once") or _refits(model, "from_training")):
             self._refit_mapping(model, run)
             if _fit_gave_parameters(model) and self._selects(run):
                 kept.update(_adapter_state(model))
@@ -100,6 +101,9 @@ class EpochTrainer(Trainer, ABC):
                 if row is not None:
                     kept.update(_adapter_state(model))
                     state.kept_epoch = state.epoch - 1
+            if state.tally is not None and model.label_mapping is not None:
+                model.label_mapping.fit_tally(state.tally)
+                state.tally = None
             waited = state.epoch - 1 - state.kept_epoch
             state.stopped_early = self._spec.patience is not None and waited >= self._spec.patience
             state.seconds = time.monotonic() - started
@@ -133,7 +137,7 @@ class EpochTrainer(Trainer, ABC):
             start = starts[state.batch]
             indices = order[start : start + self._spec.batch_size]
             step = state.epoch * len(starts) + state.batch
-            batch = BatchLoss(losses, model, data, indices, run.device)
+            batch = BatchLoss(losses, model, data, indices, run.device, self._tallying(model, state))
             loss = rule.move(batch, step=step, steps_per_epoch=len(starts))
             if not math.isfinite(loss):
                 raise TrainingDiverged(step, loss)
@@ -146,8 +150,20 @@ class EpochTrainer(Trainer, ABC):
                 save_training(run, model, rule, state, kept)
                 saved_at = time.monotonic()
 
+    def _tallying(self, model: Trainable, state: TrainingState) -> Callable[[Tensor, Tensor], None] | None:
+        """What a pass's outputs are handed to, where the mapping is estimated from them."""
+        mapping = model.label_mapping
+        if mapping is None or mapping.refit != "from_training":
+            return None
+
+        def add(outputs: Tensor, labels: Tensor) -> None:
+            tally = mapping.tally(outputs, labels)
+            state.tally = tally if state.tally is None else state.tally.to(tally) + tally
+
+        return add
+
     def _refit_mapping(self, model: Trainable, run: TrainingRun) -> None:
-        def outputs_of(data: LabelledInputs) -> tuple[torch.Tensor, torch.Tensor]:
+        def outputs_of(data: LabelledInputs) -> tuple[Tensor, Tensor]:
             outputs = backbone_outputs(model, data, run.device, observer=run.observer)
             return outputs, data.targets(slice(None), outputs.device)
 

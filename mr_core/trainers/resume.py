@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mr_core.trainers.epochs import TrainingState
     from mr_core.trainers.rules import StepRule
 
-_MODEL, _KEPT, _RULE = "model/", "kept/", "optimizer/"
+_MODEL, _KEPT, _RULE, _TALLY = "model/", "kept/", "optimizer/", "tally"
 
 
 def save_training(
@@ -34,10 +34,12 @@ def save_training(
     arrays |= {_KEPT + name: as_checkpoint_array(tensor) for name, tensor in kept.items()}
     if rule is not None:
         arrays |= {_RULE + name: as_checkpoint_array(tensor) for name, tensor in rule.tensors().items()}
-    run.observer.save_checkpoint(
-        run.name,
-        Checkpoint(step=state.epoch, state=asdict(state) | {"kept_score": _finite(state.kept_score)}, arrays=arrays),
-    )
+    values = asdict(state)
+    tally = values.pop("tally")
+    if tally is not None:
+        arrays[_TALLY] = as_checkpoint_array(tally)
+    values["kept_score"] = _finite(state.kept_score)
+    run.observer.save_checkpoint(run.name, Checkpoint(step=state.epoch, state=values, arrays=arrays))
 
 
 def restore_training(run: TrainingRun, model: Trainable, rule: StepRule | None) -> tuple[TrainingState, dict[str, Any]]:
@@ -52,7 +54,8 @@ def restore_training(run: TrainingRun, model: Trainable, rule: StepRule | None) 
     model.load_state_dict(_under(checkpoint, _MODEL), strict=False)
     if rule is not None:
         rule.restore(_under(checkpoint, _RULE))
-    return TrainingState(**values), _under(checkpoint, _KEPT)
+    tally = torch.tensor(checkpoint.arrays[_TALLY]) if _TALLY in checkpoint.arrays else None
+    return TrainingState(**values, tally=tally), _under(checkpoint, _KEPT)
 
 
 def _under(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """How a batch moves an adapter's parameters."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class BatchLoss:
     data: LabelledInputs
     indices: np.ndarray[Any, Any]
     device: torch.device
+    seen: Callable[[Tensor, Tensor], None] | None = None  # hears what the mapping read, and the labels, in `backward`
 
     @torch.no_grad()
     def value(self) -> float:
@@ -36,7 +38,7 @@ class BatchLoss:
         """Add its gradient to that of the parameters; return the loss."""
         total = 0.0
         for start in self._starts():
-            loss = self._of_pass(start)
+            loss = self._of_pass(start, self.seen)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
@@ -44,11 +46,16 @@ class BatchLoss:
     def _starts(self) -> range:
         return range(0, len(self.indices), self.model.batch_limit)
 
-    def _of_pass(self, start: int) -> Tensor:
+    def _of_pass(self, start: int, seen: Callable[[Tensor, Tensor], None] | None = None) -> Tensor:
         chunk = self.indices[start : start + self.model.batch_limit]
-        logits = self.model(self.data.batch(chunk, self.device))
-        losses = self.losses(logits, self.data.targets(chunk, self.device))
-        return losses.sum() / len(self.indices)
+        batch, targets = self.data.batch(chunk, self.device), self.data.targets(chunk, self.device)
+        if seen is None or self.model.label_mapping is None:
+            logits = self.model(batch)
+        else:
+            outputs = self.model.backbone_outputs(batch)
+            seen(outputs.detach(), targets)
+            logits = self.model.label_mapping(outputs)
+        return self.losses(logits, targets).sum() / len(self.indices)
 
 
 class StepRule(ABC):

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from mr_core import baselines, probe
 from mr_core.baselines import FrozenOutputs
 from mr_core.input_transforms.identity.spec import IdentitySpec
-from mr_core.label_mappings.frequent.assignment import choose_frequent
+from mr_core.label_mappings.frequent.assignment import choose_by_tally, tally_predictions
 from mr_core.label_mappings.frequent.spec import FrequentSpec
 from mr_core.label_mappings.selection import SelectionMapping
 from mr_core.label_mappings.text.spec import TextSpec
@@ -69,7 +69,10 @@ def test_without_a_validation_part_nothing_is_selected():
 def test_mapping_only_counts_on_training_images():
     frozen = _frozen()
     mapping = SelectionMapping(
-        n_sources=5, n_targets=3, choose=partial(choose_frequent, counting=FrequentSpec(), n_targets=3)
+        n_sources=5,
+        n_targets=3,
+        choose=partial(choose_by_tally, counting=FrequentSpec()),
+        tally=partial(tally_predictions, n_targets=3),
     )
     found = baselines.mapping_only(frozen, mapping)
     assert mapping.source_of_target.tolist() == [2, 3, 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,7 +13,7 @@ from mr_core.input_transforms.padding.spec import PaddingSpec
 from mr_core.input_transforms.watermark.spec import WatermarkSpec
 from mr_core.jobs.base import AroundBackbone, Budget, Identifier, JobSpec
 from mr_core.jobs.rank.spec import MOST_CELLS
-from mr_core.jobs.reprogram.spec import Evaluation
+from mr_core.jobs.reprogram.spec import Evaluation, require_passes_to_estimate_from
 from mr_core.label_mappings import AnyLabelMappingSpec
 from mr_core.trainers import AnyTrainerSpec
 from mr_core.trainers.gradient.spec import GradientSpec
@@ -135,6 +136,12 @@ class AutoSpec(AroundBackbone, JobSpec):
         n = len(self.input_transforms or DEFAULT_TRANSFORMS) * len(self.label_mappings)
         if n > MOST_CELLS:
             raise ValueError(f"input_transforms x label_mappings are {n} cells, expected at most {MOST_CELLS}")
+        return self
+
+    @model_validator(mode="after")
+    def _estimates_from_passes_of_training(self) -> Self:
+        for mapping, trainer in product(self.label_mappings, self.trainers):
+            require_passes_to_estimate_from(mapping, trainer)
         return self
 
     def run(self, context: JobContext) -> JobOutcome:

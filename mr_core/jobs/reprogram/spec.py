@@ -10,9 +10,11 @@ from mr_core.input_transforms import AnyInputTransformSpec
 from mr_core.input_transforms.padding.spec import PaddingSpec
 from mr_core.jobs.base import AroundBackbone, JobSpec
 from mr_core.label_mappings import AnyLabelMappingSpec
+from mr_core.label_mappings.base import LabelMappingSpec
 from mr_core.label_mappings.iterative.spec import IterativeSpec
 from mr_core.registry import MethodSpec
 from mr_core.trainers import AnyTrainerSpec
+from mr_core.trainers.base import TrainerSpec
 from mr_core.trainers.gradient.spec import GradientSpec
 
 if TYPE_CHECKING:
@@ -29,6 +31,15 @@ class Evaluation(MethodSpec):
     random_backbone: bool = Field(
         False, description="Also train the same adapter on a random backbone, as a control; doubles the time."
     )
+
+
+def require_passes_to_estimate_from(mapping: LabelMappingSpec, trainer: TrainerSpec) -> None:
+    """ValueError where a mapping is estimated from passes at the adapter's own parameters and training has none."""
+    if getattr(mapping, "refit", None) == "from_training" and trainer.forward_passes is not None:
+        raise ValueError(
+            f"refit of {mapping.kind} is 'from_training', but {trainer.kind} sees the images at displaced parameters "
+            "alone: use 'each_epoch'"
+        )
 
 
 class TrainsAdapter(AroundBackbone):
@@ -59,6 +70,11 @@ class TrainsAdapter(AroundBackbone):
             raise ValueError(
                 "evaluation.validation_fraction is 0, so there is nothing to select on: set trainer.selection to 'last'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _estimates_from_passes_of_training(self) -> Self:
+        require_passes_to_estimate_from(self.label_mapping, self.trainer)
         return self
 
 

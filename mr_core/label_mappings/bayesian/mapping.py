@@ -49,29 +49,35 @@ class BayesianMapping(LabelMapping):
         self, outputs: Float[Tensor, "n s"], labels: Int[Tensor, " n"], *, validation: FittingOutputs | None = None
     ) -> None:
         if validation is None or not self._candidates:
-            self.omega.copy_(self._estimate(self._count, outputs, labels))
+            self.fit_tally(self.tally(outputs, labels))
             return
         held_out, answers = validation
         best = -1
         for count in self._candidates:
-            omega = self._estimate(count, outputs, labels)
+            omega = self._estimate(self._counts(count, outputs, labels))
             right = int(((held_out.double() @ omega).argmax(1) == answers).sum())
             if right > best:  # the first of equals
                 best = right
                 self.omega.copy_(omega)
 
+    def tally(self, outputs: Float[Tensor, "n s"], labels: Int[Tensor, " n"]) -> Float[Tensor, "s c"]:
+        return self._counts(self._count, outputs, labels)
+
+    def fit_tally(self, tally: Float[Tensor, "s c"]) -> None:
+        self.omega.copy_(self._estimate(tally))
+
     def matrix(self) -> Float[Tensor, "s c"]:
         return self.omega
 
-    def _estimate(self, count: Count, outputs: Float[Tensor, "n s"], labels: Int[Tensor, " n"]) -> Float[Tensor, "s c"]:
+    def _counts(self, count: Count, outputs: Float[Tensor, "n s"], labels: Int[Tensor, " n"]) -> Float[Tensor, "s c"]:
+        sums = torch.zeros(self.omega.shape[1], outputs.shape[1], dtype=torch.float64, device=outputs.device)
+        return sums.index_add_(0, labels, count(outputs).double()).T
+
+    def _estimate(self, counts: Float[Tensor, "s c"]) -> Float[Tensor, "s c"]:
         """Cai et al., 2024 (arXiv:2410.24018), equations 6 and 7, in float64."""
-        n_targets = self.omega.shape[1]
-        sums = torch.zeros(n_targets, outputs.shape[1], dtype=torch.float64, device=outputs.device)
-        sums.index_add_(0, labels, count(outputs).double())
-        counts = sums.T
         omega = counts / (counts.sum(1, keepdim=True) + self._smoothing)
         totals = omega.sum(0)
-        return torch.where(totals > 0, omega / totals.clamp(min=torch.finfo(totals.dtype).tiny), 1 / outputs.shape[1])
+        return torch.where(totals > 0, omega / totals.clamp(min=torch.finfo(totals.dtype).tiny), 1 / len(counts))
 
 
 def predicted_classes(outputs: Float[Tensor, "n s"]) -> Float[Tensor, "n s"]:

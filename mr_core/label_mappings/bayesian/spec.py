@@ -23,8 +23,10 @@ class BayesianSpec(LabelMappingSpec):
 
     kind: Literal["bayesian"] = "bayesian"
     smoothing: float = Field(1.0, gt=0, le=1e6, description="Lambda: added to the count of each source class.")
-    refit: Literal["once", "each_epoch"] = Field(
-        "each_epoch", description="Estimated before every epoch with the current prompt, or before the first alone."
+    refit: Literal["once", "each_epoch", "from_training"] = Field(
+        "each_epoch",
+        description="Before the first epoch alone; by a pass before every epoch, with the current prompt; or after "
+        "every epoch from the outputs that it saw (the published fast edition), which saves the pass.",
     )
 
     @property

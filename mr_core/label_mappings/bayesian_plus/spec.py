@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mr_core.backbones.description import Output
 from mr_core.label_mappings.base import LabelMappingSpec
@@ -32,9 +32,17 @@ class BayesianPlusSpec(LabelMappingSpec):
         "`published` where there are none.",
     )
     smoothing: float = Field(1.0, gt=0, le=1e6, description="Lambda: added to the count of each source class.")
-    refit: Literal["once", "each_epoch"] = Field(
-        "each_epoch", description="Estimated before every epoch with the current prompt, or before the first alone."
+    refit: Literal["once", "each_epoch", "from_training"] = Field(
+        "each_epoch",
+        description="Before the first epoch alone; by a pass before every epoch, with the current prompt; or after "
+        "every epoch from the outputs that it saw (the published fast edition), which saves the pass.",
     )
+
+    @model_validator(mode="after")
+    def _choose_in_a_pass(self) -> BayesianPlusSpec:
+        if self.top_k == "validation" and self.refit == "from_training":
+            raise ValueError('refit: "from_training" has no pass over validation images; give top_k a number')
+        return self
 
     @property
     def reads(self) -> Output:

@@ -14,11 +14,26 @@ def choose_frequent(
     outputs: Float[Tensor, "n s"], labels: Int[Tensor, " n"], *, counting: Counting, n_targets: int
 ) -> NDArray[np.int64]:
     """The source classes `(c, m)` of each target class, as the spec counts and assigns them."""
-    scores = prediction_counts(outputs, labels, n_targets=n_targets).numpy().astype(np.float64)
+    return choose_by_tally(tally_predictions(outputs, labels, n_targets=n_targets), counting=counting)
+
+
+def tally_predictions(
+    outputs: Float[Tensor, "n s"], labels: Int[Tensor, " n"], *, n_targets: int
+) -> Float[Tensor, "2 s c"]:
+    """Prediction counts, and the sums of each source class's probabilities; float64, on the CPU, adds up over parts."""
+    counts = prediction_counts(outputs, labels, n_targets=n_targets)
+    return torch.stack([counts.double(), probability_sums(outputs, labels, n_targets=n_targets)])
+
+
+def choose_by_tally(tally: Float[Tensor, "2 s c"], *, counting: Counting) -> NDArray[np.int64]:
+    """The source classes `(c, m)` of each target class, from the tally of its samples."""
+    counts, sums = tally
+    scores = counts.clone()
     if counting.ties == "probability":
-        scores += mean_probabilities(outputs, labels, n_targets=n_targets) / 2  # a half never outweighs a whole count
+        means = sums / counts.sum(0).clamp(min=1)
+        scores += means / 2  # a half never outweighs a whole count
     assign = greedy_assignment if counting.assignment == "greedy" else optimal_assignment
-    return assign(scores, counting.sources_per_class)
+    return assign(scores.numpy(), counting.sources_per_class)
 
 
 def prediction_counts(
@@ -30,16 +45,12 @@ def prediction_counts(
     return torch.bincount(cells, minlength=n_sources * n_targets).view(n_sources, n_targets).cpu()
 
 
-def mean_probabilities(
+def probability_sums(
     outputs: Float[Tensor, "n s"], labels: Int[Tensor, " n"], *, n_targets: int
-) -> NDArray[np.float64]:
-    """Mean softmax probability of each source class over each target class's samples, `(s, c)`; 0 without samples."""
-    probabilities = outputs.double().softmax(dim=1)
+) -> Float[Tensor, "s c"]:
+    """The sum of each source class's softmax probability over each target class's samples; 0 without samples."""
     sums = torch.zeros(n_targets, outputs.shape[1], dtype=torch.float64, device=outputs.device)
-    sums.index_add_(0, labels, probabilities)
-    samples = torch.bincount(labels, minlength=n_targets).clamp(min=1)
-    means: NDArray[np.float64] = (sums / samples.unsqueeze(1)).T.cpu().numpy()
-    return means
+    return sums.index_add_(0, labels, outputs.double().softmax(dim=1)).T.cpu()
 
 
 def greedy_assignment(scores: Float[NDArray[np.float64], "s c"], sources_per_class: int) -> NDArray[np.int64]:

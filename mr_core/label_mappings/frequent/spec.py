@@ -44,14 +44,15 @@ class Counting(MethodSpec):
         """The module that is fitted by these counts."""
         from functools import partial
 
-        from mr_core.label_mappings.frequent.assignment import choose_frequent
+        from mr_core.label_mappings.frequent.assignment import choose_by_tally, tally_predictions
         from mr_core.label_mappings.selection import SelectionMapping
 
         return SelectionMapping(
             n_sources=backbone.width("source_logits"),
             n_targets=n_targets,
             sources_per_class=self.sources_per_class,
-            choose=partial(choose_frequent, counting=self, n_targets=n_targets),
+            choose=partial(choose_by_tally, counting=self),
+            tally=partial(tally_predictions, n_targets=n_targets),
             refit=refit,
         )
 

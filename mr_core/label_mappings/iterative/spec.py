@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from mr_core.label_mappings.base import LabelMappingSpec
 from mr_core.label_mappings.frequent.spec import Counting
 
@@ -20,6 +22,11 @@ class IterativeSpec(Counting, LabelMappingSpec):
     """
 
     kind: Literal["iterative"] = "iterative"
+    refit: Literal["each_epoch", "from_training"] = Field(
+        "each_epoch",
+        description="By a pass over the training images before every epoch; or after it, from the outputs that the "
+        "epoch itself saw (arXiv:2410.24018, published code), which saves the pass.",
+    )
 
     def build(self, backbone: Backbone, classes: Sequence[str]) -> SelectionMapping:
-        return self.selection(backbone, len(classes), refit="each_epoch")
+        return self.selection(backbone, len(classes), refit=self.refit)

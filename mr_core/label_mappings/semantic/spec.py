@@ -51,7 +51,7 @@ class SemanticSpec(LabelMappingSpec):
             n_sources=n_sources,
             n_targets=len(classes),
             sources_per_class=self.sources_per_class,
-            choose=lambda _outputs, _labels: choose_by_name(
+            choose=lambda _tally: choose_by_name(
                 backbone, classes, sources_per_class=self.sources_per_class, names_by=MINI_CLIP
             ),
             refit="once",

@@ -65,6 +65,19 @@ def test_fit_does_not_depend_on_the_order_of_samples(spec, tiny_backbone):
     assert torch.equal(mapping.matrix(), other.matrix())
 
 
+def test_tallies_of_parts_are_as_good_as_a_fit(spec, tiny_backbone):
+    if "from_training" not in str(type(spec).model_json_schema()["properties"].get("refit")):
+        with pytest.raises(NotImplementedError, match="sums over samples"):
+            LabelMapping.tally(spec.build(tiny_backbone, CLASSES), torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
+        return
+    mapping, other = (spec.build(tiny_backbone, CLASSES) for _ in range(2))
+    outputs, labels = _outputs(mapping, tiny_backbone), torch.arange(40) % len(CLASSES)
+    mapping.fit(outputs, labels)
+    parts = (slice(0, 3), slice(3, 40))  # a class is missing from the first
+    other.fit_tally(sum(other.tally(outputs[part], labels[part]) for part in parts))
+    torch.testing.assert_close(other.matrix(), mapping.matrix())
+
+
 def test_fit_bears_a_class_without_samples(spec, tiny_backbone):
     mapping = spec.build(tiny_backbone, CLASSES)
     outputs = _outputs(mapping, tiny_backbone)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mr_core.jobs.diagnose.baselines import cheap_baselines, initial_logits_without, linear_probe_accuracy
-from mr_core.label_mappings.frequent.assignment import choose_frequent
+from mr_core.label_mappings.frequent.assignment import choose_by_tally, tally_predictions
 from mr_core.label_mappings.frequent.spec import FrequentSpec
 from mr_core.label_mappings.selection import SelectionMapping
 
@@ -22,10 +22,13 @@ def test_linear_probe_separates_what_is_separable_and_only_that():
 def test_the_mapping_is_fitted_without_the_fold():
     outputs = torch.eye(7)[LABELS]
     outputs[0] = torch.eye(7)[6]  # the only sample that argues for source 6
-    choose = partial(choose_frequent, counting=FrequentSpec(), n_targets=3)
-    mapping = SelectionMapping(n_sources=7, n_targets=3, choose=choose)
+    counted = {
+        "choose": partial(choose_by_tally, counting=FrequentSpec()),
+        "tally": partial(tally_predictions, n_targets=3),
+    }
+    mapping = SelectionMapping(n_sources=7, n_targets=3, **counted)
     logits = initial_logits_without(mapping, outputs, LABELS, refits=True)
-    expected = SelectionMapping(n_sources=7, n_targets=3, choose=choose)
+    expected = SelectionMapping(n_sources=7, n_targets=3, **counted)
     expected.fit(outputs[1:], LABELS[1:])
     torch.testing.assert_close(logits(torch.tensor([0])), expected(outputs))
     assert mapping.source_of_target.tolist() == [0, 1, 2]  # its own state is left alone

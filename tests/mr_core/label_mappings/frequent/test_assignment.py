@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from mr_core.label_mappings.frequent.assignment import (
-    choose_frequent,
+    choose_by_tally,
     greedy_assignment,
-    mean_probabilities,
     optimal_assignment,
     prediction_counts,
+    probability_sums,
+    tally_predictions,
 )
 from mr_core.label_mappings.frequent.spec import FrequentSpec
 from mr_core.label_mappings.selection import SelectionMapping
@@ -25,7 +26,8 @@ def _mapping(n_sources: int, n_targets: int, **fields) -> SelectionMapping:
         n_sources=n_sources,
         n_targets=n_targets,
         sources_per_class=spec.sources_per_class,
-        choose=partial(choose_frequent, counting=spec, n_targets=n_targets),
+        choose=partial(choose_by_tally, counting=spec),
+        tally=partial(tally_predictions, n_targets=n_targets),
     )
 
 
@@ -94,8 +96,8 @@ def test_equal_counts_go_to_the_larger_mean_probability():
     mapping = _mapping(3, 2)
     mapping.fit(outputs, torch.tensor([0, 0]))
     assert int(mapping.source_of_target[0]) != 1  # most probable in the mean, but never predicted
-    probabilities = mean_probabilities(outputs, torch.tensor([0, 0]), n_targets=2)
-    np.testing.assert_allclose(probabilities[:, 0], outputs.double().softmax(1).mean(0).numpy())
+    probabilities = probability_sums(outputs, torch.tensor([0, 0]), n_targets=2)
+    np.testing.assert_allclose(probabilities[:, 0], outputs.double().softmax(1).sum(0).numpy())
     assert probabilities[:, 1].tolist() == [0, 0, 0]
 
 

@@ -10,6 +10,10 @@ from mr_core.backbones.backbone import Backbone
 from mr_core.errors import JobCancelled, TrainingDiverged
 from mr_core.input_transforms.identity.spec import IdentitySpec
 from mr_core.input_transforms.padding.spec import PaddingSpec
+from mr_core.jobs.auto.spec import AutoSpec
+from mr_core.jobs.reprogram.spec import ReprogramSpec
+from mr_core.label_mappings.bayesian.spec import BayesianSpec
+from mr_core.label_mappings.bayesian_plus.spec import BayesianPlusSpec
 from mr_core.label_mappings.frequent.spec import FrequentSpec
 from mr_core.label_mappings.iterative.spec import IterativeSpec
 from mr_core.label_mappings.linear.spec import LinearSpec
@@ -108,7 +112,11 @@ def test_keeps_the_epoch_with_the_best_validation_accuracy(tiny_backbone, tiny_i
     assert float((predicted == validation.labels).mean()) == max(row["validation_accuracy"] for row in history.rows)
 
 
-@pytest.mark.parametrize("mapping", [IterativeSpec(), LinearSpec()], ids=["iterative", "linear"])
+@pytest.mark.parametrize(
+    "mapping",
+    [IterativeSpec(), LinearSpec(), IterativeSpec(refit="from_training"), BayesianSpec(refit="from_training")],
+    ids=["iterative", "linear", "iterative_from_training", "bayesian_from_training"],
+)
 def test_goes_on_after_an_interruption_to_the_same_bytes(tiny_backbone, tiny_images, mapping, monkeypatch):
     monkeypatch.setattr(epochs, "CHECKPOINT_EVERY_S", 0.0)  # a checkpoint at every step
     spec = GradientSpec(epochs=3, batch_size=8)
@@ -265,3 +273,42 @@ def test_an_adapter_without_weights_is_its_fitted_mapping(tiny_backbone, tiny_im
     by_hand = FrequentSpec().build(tiny_backbone, CLASSES)
     by_hand.fit(tiny_backbone(data.batch(slice(None), CPU), "source_logits"), torch.from_numpy(data.labels))
     assert torch.equal(model.label_mapping.source_of_target, by_hand.source_of_target)
+
+
+def _passed(model: ReprogrammedModel, monkeypatch) -> list[torch.Tensor]:
+    """The outputs of every pass through the model from now on."""
+    outputs: list[torch.Tensor] = []
+    read = model.outputs_of
+
+    def recorded(canvases):
+        outputs.append(read(canvases))
+        return outputs[-1]
+
+    monkeypatch.setattr(model, "outputs_of", recorded)
+    return outputs
+
+
+@pytest.mark.parametrize(
+    "spec", [IterativeSpec, BayesianSpec, BayesianPlusSpec], ids=lambda spec: spec.model_fields["kind"].default
+)
+def test_a_mapping_from_training_is_that_of_what_the_epoch_saw(tiny_backbone, tiny_images, monkeypatch, spec):
+    """The published fast edition: an epoch's mapping counts the outputs of the one before, with no pass of its own."""
+    data = tiny_images(21)
+    model = _model(tiny_backbone, spec(refit="from_training"))
+    passed = _passed(model, monkeypatch)
+    GradientSpec(epochs=2, batch_size=8, learning_rate=0.5, selection="last").build().train(model, _run(data))
+    assert sum(map(len, passed)) == 3 * len(data)  # a fit, and two epochs
+    by_hand = spec().build(tiny_backbone, CLASSES)
+    order = np.random.default_rng([0, 0]).permutation(len(data))
+    by_hand.fit(torch.cat(passed).detach()[len(data) : 2 * len(data)], torch.from_numpy(data.labels[order]))
+    torch.testing.assert_close(model.label_mapping.matrix(), by_hand.matrix())
+
+
+def test_refuses_to_estimate_from_passes_that_training_does_not_take():
+    mapping = {"kind": "iterative", "refit": "from_training"}
+    with pytest.raises(ValueError, match="spsa sees the images at displaced parameters alone: use 'each_epoch'"):
+        ReprogramSpec(dataset="d", label_mapping=mapping, trainer={"kind": "spsa"})
+    with pytest.raises(ValueError, match="sees the images at displaced parameters"):
+        AutoSpec(dataset="d", label_mappings=[mapping], trainers=[{"kind": "gradient"}, {"kind": "spsa"}])
+    with pytest.raises(ValueError, match="has no pass over validation images"):
+        BayesianPlusSpec(top_k="validation", refit="from_training")
