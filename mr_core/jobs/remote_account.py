@@ -70,7 +70,7 @@ def account_for_training(spec: ReprogramSpec, context: JobContext, backbone: Bac
     if not oracle.spent.calls:  # a later attempt has paid for some of it, and goes on as far as it can
         fits = spec.label_mapping.build(backbone, context.dataset.classes).refit != "never"
         cost = least_cost(spec, sizes, batch, fits=fits)
-        require(limit, cost, what="the baselines, one step of training and the evaluation")
+        require(limit, cost, what="the baselines, the start, one step of training and the evaluation")
     is_plain = spec.input_transform.kind == "identity"
     return Account(oracle, Cost() if is_plain else evaluation_cost(sizes, batch))
 

@@ -73,13 +73,14 @@ def evaluation_cost(sizes: PartSizes, batch_size: int) -> Cost:
 
 
 def least_cost(spec: TrainsAdapter, sizes: PartSizes, batch_size: int, *, fits: bool = False) -> Cost:
-    """Of the baselines, the mapping's first fit where it `fits`, one step of training, and the evaluation."""
+    """Of the baselines, the mapping's first fit where it `fits`, the start's validation, one step, the evaluation."""
     cost = sum((asking(n, batch_size) for n in sizes.plain), Cost())
     if spec.input_transform.kind == "identity":
         return cost
     step = asking(min(getattr(spec.trainer, "batch_size", sizes.train), sizes.train), batch_size)
     cost += asking(sizes.train if fits else 0, batch_size) + step * (spec.trainer.forward_passes or 0)
-    return cost + evaluation_cost(sizes, batch_size)
+    selects = getattr(spec.trainer, "selection", "last") != "last"
+    return cost + asking(sizes.validation if selects else 0, batch_size) + evaluation_cost(sizes, batch_size)
 
 
 def require(limit: Limit, cost: Cost, *, what: str) -> None:

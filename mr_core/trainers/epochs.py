@@ -44,8 +44,10 @@ class TrainingState:
 class EpochTrainer(Trainer, ABC):
     """Mini-batch descent; the order of images in epoch e is a function of (seed, e) alone."""
 
-    def __init__(self, spec: TrainsInEpochs) -> None:
+    def __init__(self, spec: TrainsInEpochs, *, forward_passes: int | None) -> None:
+        """`forward_passes` as in the trainer's spec: None where the rule takes the backbone's gradient."""
         self._spec = spec
+        self._is_forward_only = forward_passes is not None
 
     @abstractmethod
     def rule(self, parameters: list[nn.Parameter], *, seed: int) -> StepRule:
@@ -85,17 +87,16 @@ class EpochTrainer(Trainer, ABC):
     ) -> None:
         """Up to the last epoch, or to where it stops earlier. The tensors of the adapter to keep are in `kept`."""
         started = time.monotonic() - state.seconds
-        if state.batch == 0 and state.epoch == 0 and (_refits(model, "once") or _refits(model, "from_training")):
-            self._refit_mapping(model, run)
-            if _fit_gave_parameters(model) and self._selects(run):
+        if state.batch == 0 and state.epoch == 0:
+            if not _refits(model, "never"):
+                self._refit_mapping(model, run)
+            if rule is not None and self._selects(run) and self._start_competes(model):
                 kept.update(_adapter_state(model))
                 state.kept_score = self._validate(model, run, {})
         while state.epoch < epochs and not (state.stopped_by_budget or state.stopped_early):
             if rule is not None:
                 self._train_epoch(model, rule, run, state, kept, started)
                 model.eval()
-            elif _refits(model, "each_epoch"):
-                self._refit_mapping(model, run)
             with _judged(rule):
                 row = self._end_epoch(model, rule, run, state)
                 if row is not None:
@@ -125,7 +126,7 @@ class EpochTrainer(Trainer, ABC):
         kept: dict[str, Any],
         started: float,
     ) -> None:
-        if state.batch == 0 and _refits(model, "each_epoch"):
+        if state.batch == 0 and state.epoch > 0 and _refits(model, "each_epoch"):
             self._refit_mapping(model, run)
         data = run.train.at_epoch(state.epoch, run.seed)
         losses = TrainingLoss(self._spec, run.train.labels)
@@ -191,6 +192,13 @@ class EpochTrainer(Trainer, ABC):
         state.kept_score = score
         return row
 
+    def _start_competes(self, model: Trainable) -> bool:
+        """Whether training may well end below its start: on estimated gradients, and where the start was fitted."""
+        mapping = model.label_mapping
+        return self._is_forward_only or (
+            mapping is not None and mapping.refit == "once" and any(True for _ in mapping.parameters())
+        )
+
     def _selects(self, run: TrainingRun) -> bool:
         return self._spec.selection != "last" and run.validation is not None
 
@@ -212,11 +220,6 @@ def _judged(rule: StepRule | None) -> AbstractContextManager[None]:
 
 def _refits(model: Trainable, when: Refit) -> bool:
     return model.label_mapping is not None and model.label_mapping.refit == when
-
-
-def _fit_gave_parameters(model: Trainable) -> bool:
-    """Whether what was fitted is itself trained on, so that training may spoil it: the start then competes."""
-    return model.label_mapping is not None and any(True for _ in model.label_mapping.parameters())
 
 
 def _adapter_state(model: Trainable) -> dict[str, Any]:

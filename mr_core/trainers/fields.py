@@ -30,8 +30,8 @@ class TrainsInEpochs(BaseModel):
     selection: Literal["best_validation", "lowest_validation_loss", "last"] = Field(
         "best_validation",
         description="Which epoch's adapter is kept: that of the best validation accuracy, of the lowest validation "
-        "loss, or the last; `last` where there is no validation part. A mapping that starts at a probe competes with "
-        "that start itself, as epoch -1.",
+        "loss, or the last; `last` where there is no validation part. The adapter before training competes as epoch "
+        "-1 where its mapping was fitted and trains on (a probe's start), and where gradients are estimated.",
     )
     patience: int | None = Field(
         None, ge=1, description="Stop after so many epochs that selection finds no better; never if unset."

@@ -87,8 +87,9 @@ class TrainingRun:
 class TrainingHistory:
     """One row of metrics an epoch, the epoch whose adapter was kept, and why training ended.
 
-    Epochs count from 0; -1 kept is the adapter as it was before training, where a fitted mapping was never bettered. A
-    spent call budget stops in the middle of an epoch, which has no row; it is the one kept where it was the first.
+    Epochs count from 0; -1 kept is the adapter as it was before training, which competes where training may well end
+    below it. A spent call budget stops in the middle of an epoch, which has no row; it is the one kept where there is
+    no other.
     """
 
     rows: list[dict[str, float]]

@@ -77,7 +77,7 @@ def test_counted_as_served_and_the_secret_is_nowhere(remote, model, capfd):
     job = remote.run(submit(remote), command=ATTEMPT_COMMAND)
     assert (job.status, job.error) == ("succeeded", None)
     assert (job.result["remote"]["calls"], job.result["remote"]["images"]) == (model.served, model.images)
-    assert UNLIKE + 3 * STEP < model.images <= PLAIN + 12 + 3 * (STEP + VALIDATION) + TEST
+    assert UNLIKE + 3 * STEP < model.images <= PLAIN + 12 + VALIDATION + 3 * (STEP + VALIDATION) + TEST
     assert all(headers["Authorization"] == SECRET for headers in model.headers)
     with remote.database.session() as session:
         rows = [*session.query(Event).filter_by(job_id=job.id), *session.query(StoredAdapter)]

@@ -22,7 +22,7 @@ class CmaEsTrainer(EpochTrainer):
     """Moves the mean of candidates; nothing is back-propagated."""
 
     def __init__(self, spec: CmaEsSpec) -> None:
-        super().__init__(spec)
+        super().__init__(spec, forward_passes=spec.forward_passes)
         self._strategy = spec
 
     def rule(self, parameters: list[nn.Parameter], *, seed: int) -> StepRule:

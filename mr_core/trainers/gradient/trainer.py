@@ -12,7 +12,7 @@ class GradientTrainer(EpochTrainer):
     """Back-propagation; the gradients of a batch's passes add up."""
 
     def __init__(self, spec: GradientSpec) -> None:
-        super().__init__(spec)
+        super().__init__(spec, forward_passes=spec.forward_passes)
         self._steps = spec
 
     def rule(self, parameters: list[nn.Parameter], *, seed: int) -> StepRule:

@@ -17,7 +17,7 @@ class SpsaTrainer(EpochTrainer):
     """Steps along simultaneous perturbations; nothing is back-propagated."""
 
     def __init__(self, spec: SpsaSpec) -> None:
-        super().__init__(spec)
+        super().__init__(spec, forward_passes=spec.forward_passes)
         self._perturbing = spec
 
     def rule(self, parameters: list[nn.Parameter], *, seed: int) -> StepRule:

@@ -17,7 +17,7 @@ class ZerothOrderTrainer(EpochTrainer):
     """The optimiser steps along an estimate; nothing is back-propagated."""
 
     def __init__(self, spec: ZerothOrderSpec) -> None:
-        super().__init__(spec)
+        super().__init__(spec, forward_passes=spec.forward_passes)
         self._estimator = spec
 
     def rule(self, parameters: list[nn.Parameter], *, seed: int) -> StepRule:

@@ -23,11 +23,13 @@ def test_asking_fills_requests():
 def test_least_of_a_training():
     averaged = spec(trainer={"kind": "zeroth_order", "directions": 3, "batch_size": 20})
     assert evaluation_cost(SIZES, 16) == Cost(1 + 1, 19)
-    calls = 4 + 1 + 2 * 4 + 1 + 1
-    assert least_cost(averaged, SIZES, 16) == Cost(calls, 69 + 80 + 19)
-    assert least_cost(averaged, SIZES, 16, fits=True) == Cost(calls + 4, 69 + 80 + 19 + 50)
+    calls = 4 + 1 + 2 * 4 + 1 + 1 + 1
+    assert least_cost(averaged, SIZES, 16) == Cost(calls, 69 + 80 + 12 + 19)
+    assert least_cost(averaged, SIZES, 16, fits=True) == Cost(calls + 4, 69 + 80 + 12 + 19 + 50)
     whole = spec(trainer={"kind": "spsa", "draws": 2, "batch_size": 200})
-    assert least_cost(whole, SIZES, 16) == Cost(4 + 1 + 4 * 4 + 2, 69 + 4 * 50 + 19)
+    assert least_cost(whole, SIZES, 16) == Cost(4 + 1 + 4 * 4 + 1 + 2, 69 + 4 * 50 + 12 + 19)
+    unselected = {**whole.trainer.model_dump(), "selection": "last"}
+    assert least_cost(spec(trainer=unselected), SIZES, 16) == Cost(4 + 1 + 4 * 4 + 2, 69 + 4 * 50 + 19)
     head = spec(input_transform={"kind": "identity"})
     assert least_cost(head, SIZES, 16, fits=True) == Cost(5, 69)
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from mr_core.input_transforms.low_rank.spec import LowRankSpec
 from mr_core.label_mappings.frequent.spec import FrequentSpec
+from mr_core.label_mappings.iterative.spec import IterativeSpec
 from mr_core.reprogrammed import ReprogrammedModel
 from mr_core.trainers import TRAINERS
 from mr_core.trainers.cma_es.spec import CmaEsSpec
@@ -134,3 +135,30 @@ def test_the_loss_falls_though_nothing_asks_for_a_gradient(tiny_backbone, tiny_i
     assert spec.build().train(model, run).kept_epoch == 5
     losses = [row["train_loss"] for row in recorder.rows]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ZerothOrderSpec(directions=1, epochs=2, batch_size=8, optimizer="sgd", learning_rate=1e-12),
+        SpsaSpec(draws=1, epochs=2, batch_size=8, rate=1e-12),
+        CmaEsSpec(population=4, epochs=2, batch_size=8, deviation=1e-12),
+    ],
+    ids=["zeroth_order", "spsa", "cma_es"],
+)
+def test_what_never_betters_its_start_stays_there(tiny_backbone, tiny_images, spec):
+    """Steps too small to matter: the adapter is the untrained one, told as epoch -1."""
+    mapping = IterativeSpec().build(tiny_backbone, ("a", "b", "c"))
+    transform = LowRankSpec(rank=1).build(tiny_backbone.preprocessing)
+    model = ReprogrammedModel(transform, tiny_backbone, mapping)
+    start = [parameter.detach().clone() for parameter in model.adapter_parameters()]
+    train, validation = (tiny_images(n=24, size=transform.image_size, seed=seed) for seed in (0, 1))
+    recorder = Recorder()
+    run = TrainingRun(train=train, validation=validation, observer=recorder, device=torch.device("cpu"), seed=0)
+    assert spec.build().train(model, run).kept_epoch == -1
+    assert all(map(torch.equal, start, model.adapter_parameters()))
+    by_hand = IterativeSpec().build(tiny_backbone, ("a", "b", "c"))
+    outputs = model.backbone_outputs(train.batch(slice(None), torch.device("cpu"))).detach()
+    by_hand.fit(outputs, torch.from_numpy(train.labels))
+    assert torch.equal(mapping.matrix(), by_hand.matrix())
+    assert len(recorder.rows) == 2

@@ -136,7 +136,8 @@ def test_training_counts_as_the_method_says(reprogram, model):
     steps, passes, epochs = 2, 2, 2
     training = epochs * (N_TRAIN * passes + N_VALIDATION)
     assert steps * 12 == N_TRAIN
-    expected = PLAIN + N_TRAIN + training + N_TEST  # the kept adapter's answers on validation images are remembered
+    start = N_TRAIN + N_VALIDATION  # the mapping's fit, and how good the untrained adapter is
+    expected = PLAIN + start + training + N_TEST  # the kept adapter's answers on validation images are remembered
     assert model.images == result["remote"]["images"] == expected
 
 
@@ -163,10 +164,12 @@ def test_the_adapter_answers_as_its_metrics_say(reprogram, model, archive, tmp_p
     assert np.mean(right) == outcome.result["metrics"]["test"]["accuracy"]
 
 
-def test_a_budget_spent_in_the_first_epoch_leaves_what_it_came_to(reprogram, model):
-    budget = PLAIN + N_TRAIN + 2 * 12 + N_VALIDATION + N_TEST + 13
+@pytest.mark.parametrize(("selection", "kept"), [("best_validation", -1), ("last", 0)])
+def test_a_budget_spent_in_the_first_epoch_leaves_its_start_or_what_it_came_to(reprogram, model, selection, kept):
+    budget = PLAIN + N_TRAIN + N_VALIDATION * (kept == -1) + 2 * 12 + N_VALIDATION + N_TEST + 13
     observer = Watching()
-    result = reprogram(observer, budget={"max_images": budget}).result
+    trainer = SPEC["trainer"] | {"selection": selection}
+    result = reprogram(observer, trainer=trainer, budget={"max_images": budget}).result
     assert model.images <= budget
     assert result["remote"] == {
         "calls": model.served,
@@ -174,17 +177,18 @@ def test_a_budget_spent_in_the_first_epoch_leaves_what_it_came_to(reprogram, mod
         "budget": {"max_calls": None, "max_images": budget},
         "budget_spent": True,
     }
-    assert result["training"] == {"epochs": 0, "kept_epoch": 0, "stopped_by_budget": True, "stopped_early": False}
+    assert result["training"] == {"epochs": 0, "kept_epoch": kept, "stopped_by_budget": True, "stopped_early": False}
     assert result["metrics"]["test"]["n"] == N_TEST
     assert "The call budget was spent after 0 of 2 epochs" in result["verdict"]["reason"]
     assert any("training ends in epoch 0" in text for text in observer.said)
 
 
 def test_a_budget_spent_in_a_later_epoch_keeps_the_best_before_it(reprogram, model):
-    whole = reprogram(trainer=SPEC["trainer"] | {"epochs": 1})
+    by_loss = SPEC["trainer"] | {"selection": "lowest_validation_loss"}
+    whole = reprogram(trainer=by_loss | {"epochs": 1})
     spent = model.images
     model.images = model.served = 0
-    cut = reprogram(trainer=SPEC["trainer"] | {"epochs": 9}, budget={"max_images": spent + N_VALIDATION + 20})
+    cut = reprogram(trainer=by_loss | {"epochs": 9}, budget={"max_images": spent + N_VALIDATION + 20})
     assert model.images <= spent + N_VALIDATION + 20
     assert cut.result["training"] == {
         "epochs": 1,
@@ -197,19 +201,19 @@ def test_a_budget_spent_in_a_later_epoch_keeps_the_best_before_it(reprogram, mod
 
 
 def test_calls_are_limited_too(reprogram, model):
-    calls = -(-30 // BATCH) + 1 + 3 + 4 + 1 + 1 + 3  # plain, test, fit, a step, validation, test, some more
+    calls = -(-30 // BATCH) + 1 + 3 + 1 + 4 + 1 + 1 + 3  # plain, test, fit, start, a step, validation, test, some more
     result = reprogram(budget={"max_calls": calls}).result
     assert model.served == result["remote"]["calls"] <= calls
     assert result["remote"]["budget_spent"] is True
 
 
 def test_a_budget_that_cannot_do_is_refused_before_anything_is_asked(reprogram, model):
-    least = PLAIN + N_TRAIN + 2 * 12 + N_VALIDATION + N_TEST
+    least = PLAIN + N_TRAIN + 2 * 12 + 2 * N_VALIDATION + N_TEST
     with pytest.raises(CallBudgetSpent, match=f"with {least} images") as error:
         reprogram(budget={"max_images": least - 1})
     assert (error.value.param, model.received) == ("budget.max_images", 0)
-    with pytest.raises(CallBudgetSpent, match="at least 13 calls") as error:
-        reprogram(budget={"max_calls": 12})
+    with pytest.raises(CallBudgetSpent, match="at least 14 calls") as error:
+        reprogram(budget={"max_calls": 13})
     assert (error.value.param, model.received) == ("budget.max_calls", 0)
     reprogram(budget={"max_images": least})
     assert model.images <= least
