@@ -36,6 +36,9 @@ def images_passed(
             return _reprogrammed(spec, splits, epochs)
         case "trial":
             return _reprogrammed(spec, {**splits, "test": 0}, epochs)
+        case "prime":
+            asked = int(splits.get("train", 0)) + int(splits.get("test", 0))
+            return asked + _reprogrammed(spec, splits, epochs)
         case "rank":
             return _cells(spec, without="label_mappings") * _samples(spec, splits)
         case "auto":
@@ -94,10 +97,11 @@ def images_of_parts(spec: Mapping[str, Any], *, splits: Mapping[str, int], n_cla
 
 def training_images(spec: Mapping[str, Any], *, splits: Mapping[str, int], epochs: int | None = None) -> int:
     """The part of them in the epochs of one training, which a budget of seconds cuts short."""
+    trainer = spec.get("trainer") or {}
     n_fitted, n_validation = _parts(spec, splits)
-    passes = _passes_a_step(spec.get("trainer") or {}) + _refits(spec.get("label_mapping") or {})
-    an_epoch = _views(spec) * (passes * n_fitted + n_validation)
-    return an_epoch * (epochs or int((spec.get("trainer") or {}).get("epochs", 1)))
+    passes = _passes_a_step(trainer) + _refits(spec.get("label_mapping") or {})
+    start = n_validation if trainer.get("kind", "gradient") != "gradient" else 0  # the untrained adapter is judged too
+    return _views(spec) * (start + (passes * n_fitted + n_validation) * (epochs or int(trainer.get("epochs", 1))))
 
 
 def n_trainings(spec: Mapping[str, Any]) -> int:

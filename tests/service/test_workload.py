@@ -21,6 +21,10 @@ def _passed(spec, **values):
         ({"label_mapping": {"kind": "linear"}}, 130 + 2 * (2 * 80 + 20) + 20 + 30),
         ({"evaluation": {"random_backbone": True}}, 130 + 2 * 2 * (3 * 80 + 20) + 20 + 30),
         ({"repeats": 3}, 130 + 3 * 2 * (3 * 80 + 20) + 20 + 30),
+        # a mapping of what training saw takes no pass of its own
+        ({"label_mapping": {"kind": "bayesian", "refit": "from_training"}}, 130 + 2 * (2 * 80 + 20) + 20 + 30),
+        # two draws of two forward passes and the mapping's, and the untrained adapter is selected from too
+        ({"trainer": {"kind": "spsa", "draws": 2, "epochs": 2}}, 130 + 20 + 2 * (5 * 80 + 20) + 20 + 30),
     ],
 )
 def test_reprogram(change, by_hand):
@@ -61,6 +65,12 @@ def test_a_diagnosis_trains_shortly_on_at_most_200_samples():
 def test_evaluate():
     assert _passed({"kind": "evaluate", "adapter": "ad_1"}) == 30
     assert _passed({"kind": "evaluate", "adapter": "ad_1", "split": "train"}) == 100
+
+
+def test_a_priming_passes_the_images_over_the_api_and_over_its_encoder():
+    spec = {"kind": "prime", "backbone": "remote:api", "trainer": {"kind": "gradient", "epochs": 2}}
+    spec |= {"label_mapping": {"kind": "linear"}}
+    assert _passed(spec) == 130 + 130 + 2 * (2 * 80 + 20) + 20 + 30
 
 
 def test_a_kind_that_is_not_counted():
