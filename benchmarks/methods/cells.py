@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from benchmarks.runs import earlier, limited, mobilenet, registered, uploaded
 from cli.client import Client
 
@@ -102,7 +104,7 @@ class Table:
         """The cell's job, a new one where there is none yet."""
         return earlier(client, self.labels(cell)) or client.submit({
             "kind": "reprogram",
-            "dataset": uploaded(client, f"{cell.data} (methods benchmark)", lambda: _archive(data, cell.data))["id"],
+            "dataset": dataset(client, data, cell.data),
             "backbone": self.backbone(client, data),
             "input_transform": TRANSFORMS[cell.transform],
             "label_mapping": MAPPINGS[cell.mapping],
@@ -111,6 +113,11 @@ class Table:
             "evaluation": {"random_backbone": cell.mapping in ("iterative", "text") and not cell.trainer},
             "metadata": self.labels(cell),
         })  # fmt: skip
+
+
+def dataset(client: Client, data: Path, name: str) -> str:
+    """The id of a set of the table, uploaded where the service has none."""
+    return str(uploaded(client, f"{name} (methods benchmark)", lambda: _archive(data, name))["id"])
 
 
 def outcome(client: Client, job: Mapping[str, Any]) -> Outcome:
@@ -128,6 +135,11 @@ def outcome(client: Client, job: Mapping[str, Any]) -> Outcome:
         "parameters": result["trainable_parameters"],
         "right": "".join("1" if row["label"] == row["predicted"] else "0" for row in rows),
     }
+
+
+def right(outcome: Outcome) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """1 where the adapter was right and 0 where not, by test image."""
+    return np.array([float(digit) for digit in outcome["right"]])
 
 
 def _archive(data: Path, name: str) -> BinaryIO:

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from benchmarks.methods.cells import BASELINES, Cell, Outcome, Table
+from benchmarks.methods.cells import BASELINES, Cell, Outcome, Table, right
 from benchmarks.runs import percent, with_error
 from mr_core.paired_bootstrap import paired_bootstrap
 
@@ -63,14 +61,9 @@ def _orders(table: Table, outcomes: Mapping[Cell, Outcome]) -> Sequence[str]:
                 gain = 100 * (better["seeds"][0] - better["baselines"]["linear_probe"]["test"]["accuracy"])
                 lines.append(f"| {data} | {lower} < {higher} | {gain:+.1f} | - | - |")
             elif worse is not None:
-                found = paired_bootstrap(_right(better), _right(worse), seed=0)
+                found = paired_bootstrap(right(better), right(worse), seed=0)
                 low, high = (100 * bound for bound in found.interval)
                 verdict = "open" if not found.beyond_noise else "holds" if low > 0 else "reversed"
                 gain, between = f"{100 * found.difference:+.1f}", f"{low:+.1f} to {high:+.1f}"
                 lines.append(f"| {data} | {lower} < {higher} | {gain} | {between} | {verdict} |")
     return lines
-
-
-def _right(outcome: Outcome) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """1 where the adapter was right and 0 where not, by test image."""
-    return np.array([float(digit) for digit in outcome["right"]])
