@@ -108,7 +108,8 @@ def _row(
             parameter.add_(1e-3)  # a head at zero would hand no gradient back
     loss = BatchLoss(TrainingLoss(trainer, data.labels), model, data, np.arange(BATCH), torch.device("cpu"))
     parameters = model.adapter_parameters()
-    rule = trainer.build().rule(parameters, seed=0) if parameters else None
+    named = {str(index): parameter for index, parameter in enumerate(parameters)}
+    rule = trainer.build().rule(named, seed=0) if parameters else None
     if rule is None:
         return f"{name:58} nothing to train"
     canvases = torch.rand(BATCH * model.input_transform.views, 3, backbone.canvas_size, backbone.canvas_size)

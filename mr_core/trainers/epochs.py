@@ -3,7 +3,7 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,11 +50,11 @@ class EpochTrainer(Trainer, ABC):
         self._is_forward_only = forward_passes is not None
 
     @abstractmethod
-    def rule(self, parameters: list[nn.Parameter], *, seed: int) -> StepRule:
-        """How these parameters are moved."""
+    def rule(self, parameters: Mapping[str, nn.Parameter], *, seed: int) -> StepRule:
+        """How these parameters are moved, by the names that they have in the adapter's file."""
 
     def train(self, model: Trainable, run: TrainingRun) -> TrainingHistory:
-        rule = self._rule_of(model.adapter_parameters(), run)
+        rule = self._rule_of(model, run)
         state, kept = restore_training(run, model, rule)
         # Without parameters there is nothing to descend: the fitted mapping is the adapter.
         epochs = self._spec.epochs if rule is not None else 1
@@ -111,10 +111,12 @@ class EpochTrainer(Trainer, ABC):
             state.stopped_by_budget = run.max_seconds is not None and state.seconds > run.max_seconds
             save_training(run, model, rule, state, kept)
 
-    def _rule_of(self, parameters: list[nn.Parameter], run: TrainingRun) -> StepRule | None:
+    def _rule_of(self, model: Trainable, run: TrainingRun) -> StepRule | None:
+        parameters = model.adapter_parameters()
         if not parameters:
             return None
-        rule = self.rule(parameters, seed=run.seed)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        rule = self.rule({names[id(parameter)]: parameter for parameter in parameters}, seed=run.seed)
         return AveragedRule(rule, parameters, decay=self._spec.averaging) if self._spec.averaging else rule
 
     def _train_epoch(

@@ -56,6 +56,13 @@ class StepsByOptimizer(TrainsInEpochs):
     learning_rate: float = Field(
         0.01, gt=0, description="Step size. A frame prompt on CLIP's cosine head wants SGD at about 40 instead."
     )
+    rates: dict[Annotated[str, Field(min_length=1, max_length=100)], Annotated[float, Field(gt=0)]] = Field(
+        {},
+        max_length=20,
+        description="Learning rates of parts, by how their parameters' names in the adapter's file begin, such as "
+        "`label_mapping` or `input_transform.network`; the longest beginning counts, what has none takes "
+        "`learning_rate`. The schedule lowers all alike.",
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; the others ignore it.")
     weight_decay: float = Field(
         0.0, ge=0, description="Pulls the adapter's parameters to zero: a term of the gradient, or of AdamW's step."

@@ -2,12 +2,13 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mr_core.errors import SpecError
 from mr_core.trainers.directions import dimension
 from mr_core.trainers.fields import StepsByOptimizer
 from mr_core.trainers.rules import BatchLoss, StepRule
@@ -26,8 +27,9 @@ class OptimizerRule(StepRule):
         """Leave the batch's gradient, or an estimate of it, in the parameters; its loss."""
 
     def move(self, loss: BatchLoss, *, step: int, steps_per_epoch: int) -> float:
+        rate = self.learning_rate(step=step, steps_per_epoch=steps_per_epoch)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate(step=step, steps_per_epoch=steps_per_epoch)
+            group["lr"] = rate * group.get("scale", 1.0)
         self._optimizer.zero_grad(set_to_none=True)
         value = self.gradient(loss, step=step)
         if math.isfinite(value):
@@ -58,8 +60,9 @@ class OptimizerRule(StepRule):
 class ScheduledRule(OptimizerRule):
     """The optimiser and the schedule of a spec."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], spec: StepsByOptimizer) -> None:
-        super().__init__(parameters, _optimizer(parameters, spec))
+    def __init__(self, parameters: Mapping[str, nn.Parameter], spec: StepsByOptimizer) -> None:
+        """SpecError where `spec.rates` names no parameter."""
+        super().__init__(list(parameters.values()), _optimizer(_groups(parameters, spec), spec))
         self._spec = spec
 
     def clip(self) -> None:
@@ -75,10 +78,25 @@ class ScheduledRule(OptimizerRule):
         return learning_rate(self._spec, step=step, steps_per_epoch=steps_per_epoch)
 
 
-def _optimizer(parameters: Sequence[nn.Parameter], spec: StepsByOptimizer) -> torch.optim.Optimizer:
+def _optimizer(groups: Sequence[dict[str, Any]], spec: StepsByOptimizer) -> torch.optim.Optimizer:
     rate, decay = spec.learning_rate, spec.weight_decay
     if spec.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+        return torch.optim.Adam(groups, lr=rate, weight_decay=decay)
     if spec.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    return torch.optim.SGD(parameters, lr=rate, momentum=spec.momentum, weight_decay=decay)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(groups, lr=rate, momentum=spec.momentum, weight_decay=decay)
+
+
+def _groups(parameters: Mapping[str, nn.Parameter], spec: StepsByOptimizer) -> Sequence[dict[str, Any]]:
+    """Parameters of one rate together; `scale` is their rate over that of the spec."""
+    of_part: dict[str, list[nn.Parameter]] = {"": [], **{part: [] for part in spec.rates}}
+    for name, parameter in parameters.items():
+        of_part[max((part for part in of_part if name.startswith(part)), key=len)].append(parameter)
+    for part, found in of_part.items():
+        if part and not found:
+            raise SpecError(
+                f"rates names {part!r}, but no parameter's name begins so: {', '.join(parameters)}",
+                param="trainer.rates",
+            )
+    scales = {"": 1.0, **{part: rate / spec.learning_rate for part, rate in spec.rates.items()}}
+    return [{"params": found, "scale": scales[part]} for part, found in of_part.items() if found]

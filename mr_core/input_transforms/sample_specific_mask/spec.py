@@ -19,8 +19,9 @@ class SampleSpecificMaskSpec(InputTransformSpec):
 
     Cai et al., Sample-specific Masks for Visual Reprogramming-based Prompting (SMM), 2024, arXiv:2406.03150. The
     paper's 5 layers are for residual networks, 6 for vision transformers. Pattern and network take one learning rate,
-    as the paper has it for residual networks. On a side that 2^pools does not divide, the mask is enlarged to the
-    canvas by nearest neighbours; the published code refuses such sides.
+    as the paper has it for residual networks; for vision transformers it has the network's at 0.001, kept there to the
+    end, which `rates` of the trainer gives but for the schedule. On a side that 2^pools does not divide, the mask is
+    enlarged to the canvas by nearest neighbours; the published code refuses such sides.
     """
 
     kind: Literal["sample_specific_mask"] = "sample_specific_mask"

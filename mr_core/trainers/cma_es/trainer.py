@@ -1,7 +1,7 @@
 """Training without gradients of the backbone, by an evolution strategy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cma
 import numpy as np
@@ -25,8 +25,8 @@ class CmaEsTrainer(EpochTrainer):
         super().__init__(spec, forward_passes=spec.forward_passes)
         self._strategy = spec
 
-    def rule(self, parameters: list[nn.Parameter], *, seed: int) -> StepRule:
-        return _Generations(parameters, self._strategy, seed=seed)
+    def rule(self, parameters: Mapping[str, nn.Parameter], *, seed: int) -> StepRule:
+        return _Generations(list(parameters.values()), self._strategy, seed=seed)
 
 
 class _Generations(StepRule):

@@ -1,5 +1,7 @@
 """Gradient descent through the frozen backbone."""
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from mr_core.trainers.epochs import EpochTrainer
@@ -15,7 +17,7 @@ class GradientTrainer(EpochTrainer):
         super().__init__(spec, forward_passes=spec.forward_passes)
         self._steps = spec
 
-    def rule(self, parameters: list[nn.Parameter], *, seed: int) -> StepRule:
+    def rule(self, parameters: Mapping[str, nn.Parameter], *, seed: int) -> StepRule:
         return _BackPropagation(parameters, self._steps)
 
 

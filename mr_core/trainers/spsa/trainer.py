@@ -1,6 +1,6 @@
 """Training without gradients of the backbone, by perturbing all parameters at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -20,8 +20,8 @@ class SpsaTrainer(EpochTrainer):
         super().__init__(spec, forward_passes=spec.forward_passes)
         self._perturbing = spec
 
-    def rule(self, parameters: list[nn.Parameter], *, seed: int) -> StepRule:
-        return _Spsa(parameters, self._perturbing, seed=seed)
+    def rule(self, parameters: Mapping[str, nn.Parameter], *, seed: int) -> StepRule:
+        return _Spsa(list(parameters.values()), self._perturbing, seed=seed)
 
 
 class _Spsa(OptimizerRule):

@@ -1,6 +1,6 @@
 """Training without gradients of the backbone, by differences along random directions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -20,12 +20,12 @@ class ZerothOrderTrainer(EpochTrainer):
         super().__init__(spec, forward_passes=spec.forward_passes)
         self._estimator = spec
 
-    def rule(self, parameters: list[nn.Parameter], *, seed: int) -> StepRule:
+    def rule(self, parameters: Mapping[str, nn.Parameter], *, seed: int) -> StepRule:
         return _Estimated(parameters, self._estimator, seed=seed)
 
 
 class _Estimated(ScheduledRule):
-    def __init__(self, parameters: Sequence[nn.Parameter], spec: ZerothOrderSpec, *, seed: int) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], spec: ZerothOrderSpec, *, seed: int) -> None:
         super().__init__(parameters, spec)
         self._estimator, self._seed = spec, seed
 

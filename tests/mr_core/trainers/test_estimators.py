@@ -41,6 +41,11 @@ def quadratic():
     return loss, parameters, matrix.T @ (matrix @ vector() - target)
 
 
+def named(parameters):
+    """Parameters as a rule takes them."""
+    return {str(index): parameter for index, parameter in enumerate(parameters)}
+
+
 def _direction_and_scale(estimate, gradient):
     estimate = estimate.double()
     cosine = torch.dot(estimate, gradient) / (estimate.norm() * gradient.norm())
@@ -94,7 +99,7 @@ def test_the_correction_is_the_papers(quadratic):
     """`m_k = b m_(k-1) + g_k`, a step along `g_k + b m_k`, at `a / (k + o)^alpha` from k = 1 (arXiv:2303.14773)."""
     _, parameters, _ = quadratic
     spec = SpsaSpec(rate=0.3, offset=2, rate_decay=0.7, correction=0.8)
-    rule = spec.build().rule(parameters, seed=3)
+    rule = spec.build().rule(named(parameters), seed=3)
     expected = torch.cat([parameter.detach().flatten() for parameter in parameters])
     momentum = torch.zeros(D, dtype=torch.float64)
     for k, gradient in enumerate(torch.randn(4, D, generator=generator_of(0, 1), dtype=torch.float64), start=1):

@@ -7,6 +7,7 @@ from torch import nn
 
 from mr_core.errors import SpecError
 from mr_core.trainers.cma_es.spec import CmaEsSpec
+from tests.mr_core.trainers.test_estimators import named
 
 
 class Sphere:
@@ -32,7 +33,7 @@ def _train(rule, loss, steps):
 def test_comes_to_the_minimum_in_as_many_answers_as_it_says(covariance):
     parameters = _parameters()
     loss = Sphere(parameters)
-    rule = CmaEsSpec(population=12, covariance=covariance).build().rule(parameters, seed=0)
+    rule = CmaEsSpec(population=12, covariance=covariance).build().rule(named(parameters), seed=0)
     _train(rule, loss, range(120))
     assert loss.taken == 12 * 120
     assert loss.value() < 1e-6
@@ -42,18 +43,18 @@ def test_comes_to_the_minimum_in_as_many_answers_as_it_says(covariance):
 def test_goes_on_after_an_interruption_to_the_same_bytes():
     spec = CmaEsSpec(population=6)
     straight = _parameters()
-    rule = spec.build().rule(straight, seed=3)
+    rule = spec.build().rule(named(straight), seed=3)
     _train(rule, Sphere(straight), range(9))
 
     first = _parameters()
-    interrupted = spec.build().rule(first, seed=3)
+    interrupted = spec.build().rule(named(first), seed=3)
     _train(interrupted, Sphere(first), range(4))
     kept = {name: tensor.clone() for name, tensor in interrupted.tensors().items()}
     second = _parameters()
     with torch.no_grad():
         for parameter, moved in zip(second, first, strict=True):
             parameter.copy_(moved)
-    resumed = spec.build().rule(second, seed=3)
+    resumed = spec.build().rule(named(second), seed=3)
     resumed.restore(kept)
     _train(resumed, Sphere(second), range(4, 9))
     assert all(map(torch.equal, straight, second))
@@ -65,13 +66,13 @@ def test_the_global_generator_is_left_alone():
     expected = np.random.rand()
     np.random.seed(7)
     parameters = _parameters()
-    _train(CmaEsSpec().build().rule(parameters, seed=0), Sphere(parameters), range(2))
+    _train(CmaEsSpec().build().rule(named(parameters), seed=0), Sphere(parameters), range(2))
     assert np.random.rand() == expected
 
 
 def test_a_loss_that_is_not_finite_is_told_and_moves_nothing():
     parameters = _parameters()
-    rule = CmaEsSpec().build().rule(parameters, seed=0)
+    rule = CmaEsSpec().build().rule(named(parameters), seed=0)
     loss = Sphere(parameters)
     loss.value = lambda: float("nan")
     assert np.isnan(rule.move(loss, step=0, steps_per_epoch=1))
@@ -80,4 +81,4 @@ def test_a_loss_that_is_not_finite_is_told_and_moves_nothing():
 
 def test_all_correlations_of_many_parameters_are_refused():
     with pytest.raises(SpecError, match="2001 parameters, a full covariance is kept of at most 2000"):
-        CmaEsSpec(covariance="full").build().rule([nn.Parameter(torch.zeros(2001))], seed=0)
+        CmaEsSpec(covariance="full").build().rule({"weight": nn.Parameter(torch.zeros(2001))}, seed=0)
