@@ -2,9 +2,10 @@
 
 import math
 from functools import cache
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
@@ -12,6 +13,7 @@ from torch.nn import functional
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.description import MINI_CLIP, Preprocessing
 from mr_core.backbones.loading import load_backbone
+from mr_core.errors import AdapterError
 from mr_core.input_transforms.module import InputTransform, JacobianFactor
 
 _CHANNELS = 32  # of the map that the decoder begins with
@@ -24,19 +26,34 @@ class CoordinatorTransform(InputTransform):
     Features and trigger p fill a map of 32 channels, `ceil(S / 32)` a side and large enough for both; five doublings
     make it a canvas, which is resized where S is no multiple of 32. 9,120 parameters and the trigger: with the 768
     features of the paper's encoder and S = 224 its 9,920. Clipped to pixels in [0, 1]. In training batch norm takes the
-    statistics of a pass; else it is fixed. The decoder starts the same each time.
+    statistics of a pass; else it is fixed. The decoder starts the same each time. Its state has the encoder's
+    digest, and that of another encoder is refused (AdapterError).
     """
 
     scale: Float[Tensor, "3 1 1"]
+    encoder_sha256: UInt8[Tensor, "32"]
 
     def __init__(self, canvas: Preprocessing, *, strength: float) -> None:
         super().__init__(image_size=canvas.size, canvas_size=canvas.size)
         self.register_buffer("scale", strength * torch.tensor(canvas.std).view(3, 1, 1), persistent=False)
+        encoder = _encoder("cpu", torch.float32)
+        self.register_buffer(
+            "encoder_sha256", torch.tensor(list(bytes.fromhex(encoder.state_sha256)), dtype=torch.uint8)
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            n_features = _encoder("cpu", torch.float32).width("image_text")
+            n_features = encoder.width("image_text")
             self.decoder = PromptDecoder(n_features=n_features, canvas_size=canvas.size)
         self.eval()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        found = state_dict.get(prefix + "encoder_sha256")
+        if found is not None and not torch.equal(found.cpu(), self.encoder_sha256.cpu()):
+            digests = [bytes(digest.tolist()).hex()[:12] for digest in (found, self.encoder_sha256)]
+            raise AdapterError(
+                f"the coordinator was trained on an encoder of sha256 {digests[0]}, here is {digests[1]}"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def forward(self, images: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 3 s s"]:
         prompts: Tensor = self.decoder(encoded(images))

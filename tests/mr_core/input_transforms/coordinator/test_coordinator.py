@@ -1,9 +1,11 @@
 """A prompt for each sample, drawn of a frozen encoder's features."""
 
+import pytest
 import torch
 
 from mr_core.backbones.description import Preprocessing
 from mr_core.backbones.loading import load_backbone
+from mr_core.errors import AdapterError
 from mr_core.input_transforms.coordinator.spec import CoordinatorSpec
 from mr_core.input_transforms.coordinator.transform import PromptDecoder, encoded
 
@@ -34,7 +36,7 @@ def test_the_prompt_is_added_to_normalised_images_and_clipped():
 
 def test_the_encoder_is_frozen_and_not_part_of_the_adapter():
     transform = CoordinatorSpec().build(CANVAS)
-    assert {name.split(".")[0] for name in transform.state_dict()} == {"decoder"}
+    assert {name.split(".")[0] for name in transform.state_dict()} == {"decoder", "encoder_sha256"}
     images = _images().requires_grad_()
     assert not encoded(images).requires_grad
     mini_clip = load_backbone("builtin/mini-clip")
@@ -52,3 +54,12 @@ def test_a_sample_does_not_feel_its_batch_once_trained():
         transform(_images())
     transform.eval()
     torch.testing.assert_close(transform(_images())[1:2], transform(_images()[1:2]))
+
+
+def test_refuses_the_state_of_another_encoder():
+    transform = CoordinatorSpec().build(CANVAS)
+    state = transform.state_dict()
+    transform.load_state_dict(state)
+    state["encoder_sha256"] = state["encoder_sha256"].flip(0)
+    with pytest.raises(AdapterError, match="was trained on an encoder of sha256"):
+        transform.load_state_dict(state)
