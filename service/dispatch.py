@@ -50,16 +50,18 @@ def _take(session: Session, queue: Queue) -> list[str]:
     """Mark the next jobs as published; they come again after their back-off unless they are claimed."""
     slots = max(1, len(workers.alive(session, queue)))
     busy = _count(session, queue, Job.status.in_(("running", "cancelling")))
-    rung = _count(session, queue, Job.status == "queued", Job.dispatch_count > 0, Job.next_dispatch_at > func.now())
+    due = [Job.next_dispatch_at <= func.now()]
+    believed_until = func.now()
+    if busy >= slots:
+        # Nobody is free to claim, so most messages are still there: ringing again would pile them up, and ringing for
+        # others would put these before all that come later, however urgent. One that was lost must not wait for an
+        # idle moment, though, which newer jobs may never leave.
+        believed_until = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, _LONGEST_BACK_OFF_S)
+        due.append(or_(Job.dispatch_count == 0, Job.next_dispatch_at < believed_until))
+    rung = _count(session, queue, Job.status == "queued", Job.dispatch_count > 0, Job.next_dispatch_at > believed_until)
     room = 2 * slots - rung
     if room <= 0:
         return []
-    due = [Job.next_dispatch_at <= func.now()]
-    if busy >= slots:
-        # Nobody is free to claim, so most messages are still there and ringing again would pile them up. One that was
-        # lost must not wait for an idle moment, though, which newer jobs may never leave.
-        overdue = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, _LONGEST_BACK_OFF_S)
-        due.append(or_(Job.dispatch_count == 0, Job.next_dispatch_at < overdue))
     other = aliased(Job)
     of_tenant = (
         select(func.count())

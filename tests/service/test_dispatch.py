@@ -101,6 +101,20 @@ def test_busy_workers_are_not_rung_again_for_the_same_job(database: Database, br
     assert read(database, waiting).dispatch_count == 1
 
 
+def test_the_queue_stays_short_beside_long_jobs_and_lets_the_urgent_pass(database: Database, broker: Broker) -> None:
+    waiting = [submit(database) for _ in range(20)]
+    dispatch(database, broker.publish)
+    claim(database, waiting[0])
+    for _ in range(11):  # a worker that is busy for a minute
+        move_clock(database, 5)
+        dispatch(database, broker.publish)
+    assert broker.take() == waiting[:3]
+    urgent = submit(database, priority=5)
+    move_clock(database, 70)
+    dispatch(database, broker.publish)
+    assert broker.take()[0] == urgent
+
+
 def test_a_lost_message_is_not_overtaken_for_ever_while_workers_are_busy(database: Database, broker: Broker) -> None:
     lost, running = submit(database), submit(database)
     dispatch(database, broker.publish)
