@@ -124,11 +124,11 @@ def outcome(client: Client, job: Mapping[str, Any]) -> Outcome:
     """What is kept of a finished job."""
     text = client.request("GET", f"/v1/jobs/{job['id']}/artifacts/predictions.csv").text
     rows = sorted(csv.DictReader(io.StringIO(text)), key=lambda row: row["image"])
-    result = job["result"]
+    result, seeds = job["result"], job["result"]["seeds"]
     return {
         "n": result["metrics"]["test"]["n"],
         "accuracy": result["metrics"]["test"]["accuracy"],
-        "seeds": [result["seeds"]["test"]["mean"], result["seeds"]["test"]["deviation"]],
+        "seeds": seeds and [seeds["test"]["mean"], seeds["test"]["deviation"]],  # None of a single training
         "baselines": {name: result["baselines"].get(name) for name in BASELINES},
         "use": result["verdict"]["use"],
         "seconds": round(result["timing"]["seconds"], 1),
