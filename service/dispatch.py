@@ -5,9 +5,10 @@ took costs time and nothing else.
 """
 
 from collections.abc import Callable
+from datetime import datetime
 
 import structlog
-from sqlalchemy import Float, cast, func, or_, select, update
+from sqlalchemy import ColumnElement, Float, cast, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from service import sub_jobs, workers
@@ -51,7 +52,7 @@ def _take(session: Session, queue: Queue) -> list[str]:
     slots = max(1, len(workers.alive(session, queue)))
     busy = _count(session, queue, Job.status.in_(("running", "cancelling")))
     due = [Job.next_dispatch_at <= func.now()]
-    believed_until = func.now()
+    believed_until: ColumnElement[datetime] = func.now()
     if busy >= slots:
         # Nobody is free to claim, so most messages are still there: ringing again would pile them up, and ringing for
         # others would put these before all that come later, however urgent. One that was lost must not wait for an
