@@ -88,7 +88,7 @@ class EpochTrainer(Trainer, ABC):
         """Up to the last epoch, or to where it stops earlier. The tensors of the adapter to keep are in `kept`."""
         started = time.monotonic() - state.seconds
         if state.batch == 0 and state.epoch == 0:
-            if not _refits(model, "never"):
+            if model.label_mapping is not None and model.label_mapping.refit != "never":
                 self._refit_mapping(model, run)
             if rule is not None and self._selects(run) and self._start_competes(model):
                 kept.update(_adapter_state(model))
