@@ -41,7 +41,8 @@ class SampleSpecificMaskTransform(InputTransform):
         return self._enlarged(self.network((images - self.mean) / self.std))
 
     def forward(self, images: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 3 s s"]:
-        return images + self.std * self.delta * self.mask(images)
+        images = images.contiguous(memory_format=torch.channels_last)  # convolutions of few channels are faster so
+        return torch.addcmul(images, self.std * self.delta, self.mask(images))
 
     def picture(self) -> Float[Tensor, "3 s s"]:
         """The pattern without a mask, around middle grey, clipped to what can be shown."""
@@ -79,7 +80,8 @@ def _mask_network(n_layers: int, n_pools: int) -> nn.Sequential:
     widths = (3, *_WIDTHS[: n_layers - 1])
     layers: list[nn.Module] = []
     for index, (before, after) in enumerate(itertools.pairwise(widths)):
-        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after)]
         if index < n_pools:
-            layers.append(nn.MaxPool2d(2))
+            layers.append(nn.MaxPool2d(2))  # before ReLU, which it commutes with: a quarter of the work
+        layers.append(nn.ReLU())
     return nn.Sequential(*layers, nn.Conv2d(widths[-1], 3, 3, padding=1))

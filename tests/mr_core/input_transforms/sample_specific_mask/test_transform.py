@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn import functional
 
 from mr_core.backbones.description import Preprocessing
 from mr_core.errors import SpecError
@@ -39,6 +40,22 @@ def test_the_mask_is_of_the_sample_and_constant_on_squares():
     assert not torch.equal(mask[0], mask[1])
     expected = images + torch.tensor(CANVAS.std).view(3, 1, 1) * transform.delta * mask
     torch.testing.assert_close(transform(images), expected)
+
+
+def test_the_network_is_the_published_one_where_relu_comes_before_pooling():
+    transform, images = _moved().double(), torch.rand(4, 3, 16, 16, dtype=torch.float64)
+    transform.train()
+    convolutions = [layer for layer in transform.network if isinstance(layer, torch.nn.Conv2d)]
+    maps = (images - transform.mean) / transform.std
+    for index, layer in enumerate(convolutions[:-1]):
+        maps = functional.batch_norm(
+            functional.conv2d(maps, layer.weight, layer.bias, padding=1), None, None, training=True
+        )
+        maps = functional.relu(maps)
+        maps = functional.max_pool2d(maps, 2) if index < 3 else maps
+    last = functional.conv2d(maps, convolutions[-1].weight, convolutions[-1].bias, padding=1)
+    expected = last.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    torch.testing.assert_close(transform.mask(images), expected)
 
 
 @pytest.mark.parametrize("size", [8, 13, 21])
