@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ class SubJobEnd:
     result: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     file: Callable[[], AbstractContextManager[Path]] | None = None
+    seconds: float = 0.0  # that it computed, however it ended
 
 
 class SubJobs:
@@ -48,14 +50,16 @@ class SubJobs:
 
 
 def _run(spec: JobSpec, context: JobContext) -> SubJobEnd:
+    begun = time.monotonic()
     try:
         outcome = spec.run(context)
         opens = None if outcome.file is None else partial(_opened_once, outcome.file)
-        return SubJobEnd("succeeded", result=outcome.result, file=opens)
+        return SubJobEnd("succeeded", result=outcome.result, file=opens, seconds=time.monotonic() - begun)
     except JobCancelled:
         raise
     except ReprogrammingError as error:
-        return SubJobEnd("failed", error={"code": error.code, "detail": error.detail, "param": error.param})
+        told = {"code": error.code, "detail": error.detail, "param": error.param}
+        return SubJobEnd("failed", error=told, seconds=time.monotonic() - begun)
 
 
 @contextmanager

@@ -189,7 +189,9 @@ def work_s(spec: Mapping[str, Any], splits: Mapping[str, int], images: int | Non
     seconds: float = (images or 1) / pace
     max_seconds = (spec.get("budget") or {}).get("max_seconds")
     if max_seconds is not None and spec.get("kind") == "auto":
-        return min(seconds, 2.0 * float(max_seconds))  # the trials, and the winner's own training
+        seeds = int(spec.get("seeds") or 1)
+        trainings = 1 if seeds == 1 else 3 * seeds  # the winner's, and those of two finalists
+        return min(seconds, (1 + trainings) * float(max_seconds))
     if max_seconds is None or images is None or "trainer" not in spec:
         return seconds
     training_s = training_images(spec, splits=splits) / pace

@@ -3,7 +3,7 @@
 A job that waits is queued with nothing due (`next_dispatch_at` is null), so nobody rings for it or claims it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import delete, func, select, true, update
@@ -14,7 +14,7 @@ from service import attempts, workers
 from service.attempts import Claim
 from service.blobs import Blobs
 from service.jobs import cancel, create_job
-from service.models import TERMINAL_STATUSES, Job, StoredArtifact
+from service.models import TERMINAL_STATUSES, EndedAttempt, Job, StoredArtifact
 from service.orphans import delete_orphan
 from service.session import Database
 
@@ -35,6 +35,12 @@ def files(session: Session, parent_id: str) -> dict[str, str]:
     query = select(Job.part, StoredArtifact.sha256).join(StoredArtifact, StoredArtifact.job_id == Job.id)
     rows = session.execute(query.where(Job.parent_id == parent_id, StoredArtifact.name == FILE))
     return {part: sha256 for part, sha256 in rows if part is not None}
+
+
+def seconds(session: Session, job_ids: Sequence[str]) -> dict[str, float]:
+    """What all attempts at these jobs have taken together, by job."""
+    query = select(EndedAttempt.job_id, func.sum(EndedAttempt.seconds)).where(EndedAttempt.job_id.in_(job_ids))
+    return {job_id: float(total) for job_id, total in session.execute(query.group_by(EndedAttempt.job_id))}
 
 
 def release_files(database: Database, blobs: Blobs, parent_id: str | None = None) -> int:

@@ -38,11 +38,16 @@ class QueuedSubJobs(SubJobs):
         with self._database.session() as session:
             rows = sub_jobs.ended(session, self._claim.job_id)
             files = sub_jobs.files(session, self._claim.job_id)
-            ends = {name: self._end(rows[name], files.get(name)) for name in specs if name in rows}
+            seconds = sub_jobs.seconds(session, [row.id for row in rows.values()])
+            ends = {
+                name: self._end(rows[name], files.get(name), seconds.get(rows[name].id, 0.0))
+                for name in specs
+                if name in rows
+            }
         if len(ends) < len(specs):
             raise Suspended({name: spec.model_dump(mode="json") for name, spec in specs.items()})
         return ends
 
-    def _end(self, row: Job, file: str | None) -> SubJobEnd:
+    def _end(self, row: Job, file: str | None, seconds: float) -> SubJobEnd:
         opens = None if file is None else partial(self._blobs.local_path, file)
-        return SubJobEnd(row.status, row.result, row.error, opens)
+        return SubJobEnd(row.status, row.result, row.error, opens, seconds)

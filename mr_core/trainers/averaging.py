@@ -1,6 +1,6 @@
 """The exponential average of the parameters, which is judged in their place."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -23,6 +23,11 @@ class AveragedRule(StepRule):
         self._rule, self._parameters, self._decay = rule, parameters, decay
         self._average = [parameter.detach().clone() for parameter in parameters]
 
+    def begin(self) -> None:
+        self._rule.begin()
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            average.copy_(parameter.detach())
+
     def learning_rate(self, *, step: int, steps_per_epoch: int) -> float:
         return self._rule.learning_rate(step=step, steps_per_epoch=steps_per_epoch)
 
@@ -44,8 +49,9 @@ class AveragedRule(StepRule):
     def tensors(self) -> dict[str, Tensor]:
         return self._rule.tensors() | {f"{_AVERAGE}{index}": tensor for index, tensor in enumerate(self._average)}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        self._rule.restore({name: tensor for name, tensor in tensors.items() if not name.startswith(_AVERAGE)})
+    def restore(self, tensors: dict[str, Tensor], *, beat: Callable[[], None]) -> None:
+        of_rule = {name: tensor for name, tensor in tensors.items() if not name.startswith(_AVERAGE)}
+        self._rule.restore(of_rule, beat=beat)
         for index, average in enumerate(self._average):
             if f"{_AVERAGE}{index}" in tensors:
                 average.copy_(tensors[f"{_AVERAGE}{index}"])

@@ -38,6 +38,7 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
     tally: Tensor | None = None  # of what this epoch's passes saw, where the mapping is estimated from it
     stopped_by_budget: bool = False
+    calls_spent: bool = False
     stopped_early: bool = False
 
 
@@ -63,7 +64,7 @@ class EpochTrainer(Trainer, ABC):
         except CallBudgetSpent as error:
             model.eval()
             run.observer.message(f"{error.detail}: training ends in epoch {state.epoch}", level="warning")
-            state.stopped_by_budget = True
+            state.stopped_by_budget = state.calls_spent = True
             if not kept:  # not one epoch: what it has come to is all there is
                 with _judged(rule):
                     kept, state.kept_epoch = _adapter_state(model), state.epoch
@@ -73,6 +74,7 @@ class EpochTrainer(Trainer, ABC):
             rows=state.history,
             kept_epoch=state.kept_epoch,
             stopped_by_budget=state.stopped_by_budget and state.epoch < epochs,
+            calls_spent=state.calls_spent,
             stopped_early=state.stopped_early and state.epoch < epochs,
         )
 
@@ -90,9 +92,11 @@ class EpochTrainer(Trainer, ABC):
         if state.batch == 0 and state.epoch == 0:
             if model.label_mapping is not None and model.label_mapping.refit != "never":
                 self._refit_mapping(model, run)
-            if rule is not None and self._selects(run) and self._start_competes(model):
-                kept.update(_adapter_state(model))
-                state.kept_score = self._validate(model, run, {})
+            if rule is not None:
+                rule.begin()
+                if self._selects(run) and self._start_competes(model):
+                    kept.update(_adapter_state(model))
+                    state.kept_score = self._validate(model, run, {})
         while state.epoch < epochs and not (state.stopped_by_budget or state.stopped_early):
             if rule is not None:
                 self._train_epoch(model, rule, run, state, kept, started)
@@ -186,6 +190,8 @@ class EpochTrainer(Trainer, ABC):
         if state.loss_sum > 0:
             row["train_loss"] = state.loss_sum / len(run.train)
         score = self._validate(model, run, row)
+        if not math.isfinite(row.get("validation_loss", 0.0)):
+            raise TrainingDiverged(state.epoch * steps + state.batch, row["validation_loss"])
         state.history.append(row)
         run.report(row)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0

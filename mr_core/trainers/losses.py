@@ -37,5 +37,6 @@ class TrainingLoss:
             return 0.5 * (logits - one_hot).square().sum(1)
         losses = functional.cross_entropy(logits, targets, reduction="none")
         if self._spec.loss == "focal":
-            return (1 - (-losses).exp()).clamp(min=0).pow(self._spec.focal_gamma) * losses
+            missed = -torch.expm1(-losses)  # 1 - p, whose power below 1 has no derivative at 0
+            return missed.clamp(min=torch.finfo(losses.dtype).tiny).pow(self._spec.focal_gamma) * losses
         return losses

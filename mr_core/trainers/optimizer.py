@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,9 @@ class OptimizerRule(StepRule):
             self._optimizer.step()
         return value
 
+    def begin(self) -> None:
+        """Nothing depends on it."""
+
     def clip(self) -> None:
         """Bound the gradient before the step; as it is by default."""
 
@@ -48,7 +51,7 @@ class OptimizerRule(StepRule):
             if value is not None
         }
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def restore(self, tensors: dict[str, Tensor], *, beat: Callable[[], None]) -> None:
         per_parameter: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
             index, key = name.split("/", 1)

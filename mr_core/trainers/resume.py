@@ -53,7 +53,7 @@ def restore_training(run: TrainingRun, model: Trainable, rule: StepRule | None) 
     values["kept_score"] = float("-inf") if values["kept_score"] is None else values["kept_score"]
     model.load_state_dict(_under(checkpoint, _MODEL), strict=False)
     if rule is not None:
-        rule.restore(_under(checkpoint, _RULE))
+        rule.restore(_under(checkpoint, _RULE), beat=run.observer.beat)
     tally = torch.tensor(checkpoint.arrays[_TALLY]) if _TALLY in checkpoint.arrays else None
     return TrainingState(**values, tally=tally), _under(checkpoint, _KEPT)
 

@@ -62,6 +62,10 @@ class StepRule(ABC):
     """How a batch moves the parameters. What it remembers is in `tensors`; all else is a function of the step."""
 
     @abstractmethod
+    def begin(self) -> None:
+        """The parameters are those that training starts from; called once, unless an earlier attempt's are restored."""
+
+    @abstractmethod
     def learning_rate(self, *, step: int, steps_per_epoch: int) -> float:
         """That of a step, counted from 0 over all epochs."""
 
@@ -78,5 +82,5 @@ class StepRule(ABC):
         """What the rule remembers, by name."""
 
     @abstractmethod
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Remember what an earlier attempt's rule did."""
+    def restore(self, tensors: dict[str, Tensor], *, beat: Callable[[], None]) -> None:
+        """Remember what an earlier attempt's rule did; `beat` is called now and then where that takes long."""

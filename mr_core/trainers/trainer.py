@@ -95,6 +95,7 @@ class TrainingHistory:
     rows: list[dict[str, float]]
     kept_epoch: int
     stopped_by_budget: bool
+    calls_spent: bool = False  # whether that budget was the one of calls on a remote backbone
     stopped_early: bool = False  # no better validation accuracy for as long as the trainer waits
 
 

@@ -133,6 +133,15 @@ def test_a_budget_cuts_each_training_short(database: Database) -> None:
     assert _estimate(database, budget={"max_seconds": 10**6}).seconds == pytest.approx(5 + N_IMAGES / 100)
 
 
+def test_a_budget_of_a_search_counts_the_trainings_on_top() -> None:
+    def seconds(**fields: Any) -> float:
+        spec = {"kind": "auto", "budget": {"max_seconds": 10}, **fields}
+        return estimates.work_s(spec, {"train": 100}, 10**9, 1.0)
+
+    assert seconds() == 20  # the trials, and the winner
+    assert seconds(seeds=5) == 10 + 3 * 5 * 10  # two finalists and the winner, from each seed
+
+
 def test_a_kernel_larger_than_any_recorded_is_counted(database: Database) -> None:
     _record(database, kind="diagnose")
     small, large = (

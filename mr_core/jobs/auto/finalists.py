@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mr_core.errors import SpecError
 from mr_core.jobs.auto.search import Tried, trial_spec
 from mr_core.jobs.auto.space import PROBE
 from mr_core.jobs.auto.spec import AutoSpec
+from mr_core.jobs.base import Budget
 from mr_core.jobs.context import JobContext
 from mr_core.jobs.trial.run import hits_of
 from mr_core.paired_bootstrap import Comparison, paired_bootstrap
@@ -59,18 +61,21 @@ class Decision:
 
 
 def finalists_of(spec: AutoSpec, tried: Sequence[Tried], context: JobContext) -> list[Finalist]:
-    """The two best trials, and the linear probe where it is none of them; those that train from every seed."""
-    ordered = sorted((one for one in tried if one.best is not None), key=lambda one: one.merit, reverse=True)
-    chosen = ordered[:N_FINALISTS]
-    chosen += [one for one in ordered[N_FINALISTS:] if one.candidate.name == PROBE]
-    repeated = [one for one in ordered[:N_FINALISTS] if one.candidate.trains] if spec.seeds > 1 else []
-    specs = {
-        _part(one): trial_spec(spec, one.candidate, epochs=one.best.epochs, repeats=spec.seeds)
-        for one in repeated
-        if one.best is not None
-    }
-    ends = context.sub_jobs.run(specs, context) if specs else {}
-    return [_finalist(one, ends[_part(one)].result if _part(one) in ends else None) for one in chosen]
+    """The two best trials that succeed from every seed, and the linear probe where it is none of them.
+
+    A trial that fails from a further seed gives way to the next, and says why. SpecError where none is left.
+    """
+    waiting = sorted((one for one in tried if one.best is not None), key=lambda one: one.merit, reverse=True)
+    chosen: list[Finalist] = []
+    while waiting and len(chosen) < N_FINALISTS:
+        n_open = N_FINALISTS - len(chosen)
+        chosen += _from_every_seed(spec, waiting[:n_open], context)
+        del waiting[:n_open]
+    chosen += [_finalist(one, None) for one in waiting if one.candidate.name == PROBE]
+    if not chosen:
+        error = next(one.error for one in tried if one.best is not None and one.error is not None)
+        raise SpecError(f"no trial succeeds from all of {spec.seeds} seeds: {error.get('detail') or error['code']}")
+    return chosen
 
 
 def decide(spec: AutoSpec, finalists: Sequence[Finalist]) -> Decision:
@@ -94,6 +99,25 @@ def decide(spec: AutoSpec, finalists: Sequence[Finalist]) -> Decision:
     noise = "beyond" if against.beyond_noise else "within"
     reason = f"The search's winner is {_in_words(ahead)}, {share}: ahead of the linear probe {sure}, {noise} noise."
     return Decision(ahead, ordered, told, reason)
+
+
+def _from_every_seed(spec: AutoSpec, trials: Sequence[Tried], context: JobContext) -> list[Finalist]:
+    """Those that succeed, in order; each training may take as long as the winner's."""
+    budget = Budget(max_seconds=spec.budget.max_seconds)
+    specs = {
+        _part(one): trial_spec(spec, one.candidate, epochs=one.best.epochs, budget=budget, repeats=spec.seeds)
+        for one in trials
+        if one.best is not None and one.candidate.trains and spec.seeds > 1
+    }
+    ends = context.sub_jobs.run(specs, context) if specs else {}
+    steady = []
+    for one in trials:
+        end = ends.get(_part(one))
+        if end is None or end.result is not None:
+            steady.append(_finalist(one, None if end is None else end.result))
+        else:
+            one.fail(end)
+    return steady
 
 
 def _part(one: Tried) -> str:

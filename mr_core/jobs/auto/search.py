@@ -55,6 +55,7 @@ class Tried:
     judged: list[Judged] = field(default_factory=list)
     state: State = "running"
     error: Mapping[str, Any] | None = None
+    lost_s: float = 0.0  # in trainings that failed
 
     @property
     def best(self) -> Judged | None:
@@ -67,7 +68,12 @@ class Tried:
 
     @property
     def seconds(self) -> float:
-        return sum(judged.seconds for judged in self.judged)
+        return sum(judged.seconds for judged in self.judged) + self.lost_s
+
+    def fail(self, end: SubJobEnd) -> None:
+        """A training of it ended without a result."""
+        self.state, self.error = "failed", dict(end.error or {"code": end.status})
+        self.lost_s += end.seconds
 
 
 class Search:
@@ -122,8 +128,8 @@ class Search:
 
     def _width(self, left: float | None) -> int:
         """Of a round: as many as what is left has room for, if they take what trainings took on average."""
-        n_trained = sum(len(one.judged) for one in self.tried)
-        if left is None or not n_trained:
+        n_trained = sum(len(one.judged) + (one.state == "failed") for one in self.tried)
+        if left is None or not self.seconds:
             return self._spec.parallel
         return min(self._spec.parallel, max(1, int(left * n_trained / self.seconds)))
 
@@ -140,7 +146,7 @@ class Search:
 
     def _take(self, one: Tried, end: SubJobEnd) -> None:
         if end.result is None:
-            one.state, one.error = "failed", dict(end.error or {"code": end.status})
+            one.fail(end)
             return
         one.judged.append(Judged(self._epochs(one), end.result))
         if one.candidate.trains:

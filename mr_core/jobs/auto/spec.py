@@ -34,7 +34,8 @@ class SearchBudget(Budget):
         gt=0,
         description="Of all trials together, as they took them, whether side by side or not; waiting does not count. "
         "The first round always runs. No round begins once it is spent, no training takes longer than what was left "
-        "when its round began, and the best so far is the winner. Its own training comes on top, as long at most.",
+        "when its round began, and the best so far is the winner. Its own training comes on top, as long at most; "
+        "with `seeds`, each training of the two best and of the winner from each seed.",
     )
     max_trials: int = Field(
         24, ge=1, le=500, description="Trials; one that goes on for more epochs stays the same trial."

@@ -1,7 +1,7 @@
 """Training without gradients of the backbone, by an evolution strategy."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import cma
 import numpy as np
@@ -44,9 +44,12 @@ class _Generations(StepRule):
                 param="trainer.covariance",
             )
         self._parameters, self._spec, self._seed = parameters, spec, seed
-        self._start = torch.cat([parameter.detach().flatten().double().cpu() for parameter in parameters])
         self._losses: list[Tensor] = []  # of each generation's candidates
-        self._begin()
+        self.begin()
+
+    def begin(self) -> None:
+        self._start = torch.cat([parameter.detach().flatten().double().cpu() for parameter in self._parameters])
+        self._evolution = self._from_start()
 
     def learning_rate(self, *, step: int, steps_per_epoch: int) -> float:
         """The strategy's overall deviation as it is now."""
@@ -69,13 +72,14 @@ class _Generations(StepRule):
     def tensors(self) -> dict[str, Tensor]:
         return {"start": self._start, "losses": torch.stack(self._losses)} if self._losses else {"start": self._start}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def restore(self, tensors: dict[str, Tensor], *, beat: Callable[[], None]) -> None:
         self._start, self._losses = tensors["start"], list(tensors.get("losses", ()))
-        self._begin()
+        self._evolution = self._from_start()
         for losses in self._losses:
             self._evolution.tell(self._evolution.ask(), losses.tolist())
+            beat()
 
-    def _begin(self) -> None:
+    def _from_start(self) -> cma.CMAEvolutionStrategy:
         options = {
             "popsize": self._spec.population,
             "CMA_diagonal": self._spec.covariance == "diagonal",
@@ -83,7 +87,7 @@ class _Generations(StepRule):
             "seed": math.nan,  # the global generator stays as it is
             "verbose": -9,
         }
-        self._evolution = cma.CMAEvolutionStrategy(self._start.numpy(), self._spec.deviation, options)
+        return cma.CMAEvolutionStrategy(self._start.numpy(), self._spec.deviation, options)
 
     @torch.no_grad()
     def _place(self, vector: np.ndarray) -> None:

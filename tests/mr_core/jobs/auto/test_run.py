@@ -339,6 +339,28 @@ def test_several_seeds_of_the_two_best(run):
     assert result["seeds"]["n"] == 3
 
 
+def test_a_trial_that_fails_from_a_further_seed_gives_way_to_the_next(run):
+    failed = SubJobEnd("failed", error={"code": "diverged", "detail": "loss nan", "param": None}, seconds=7.0)
+
+    def search(fails):
+        def reached(name, spec):
+            return failed if name in fails else by_place(name, spec) + 5 * (spec.input_transform.kind == "padding")
+
+        parts = Answered(reached)
+        return run(sub_jobs=parts, seeds=2, confidence=0.5).result["search"], parts.rounds
+
+    undisturbed, rounds = search(())
+    first = rounds[-1][0]
+    fallen = int(first.split("-")[1])
+    found, rounds = search((first,))
+    assert undisturbed["winner"]["trial"] == fallen != found["winner"]["trial"]
+    assert fallen not in [row["trial"] for row in found["finalists"]]
+    assert rounds[-1] != rounds[-2]  # one more round, of the next in line
+    row = found["trials"][fallen]
+    assert (row["state"], row["error"]["detail"]) == ("failed", "loss nan")
+    assert row["seconds"] == undisturbed["trials"][fallen]["seconds"] + 7
+
+
 def test_retrained_on_validation_images_too_where_asked(run):
     def reached(name, spec):
         return 19 if spec.label_mapping.kind == "iterative" and spec.input_transform.kind == "padding" else 5

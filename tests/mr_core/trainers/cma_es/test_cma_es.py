@@ -55,10 +55,22 @@ def test_goes_on_after_an_interruption_to_the_same_bytes():
         for parameter, moved in zip(second, first, strict=True):
             parameter.copy_(moved)
     resumed = spec.build().rule(named(second), seed=3)
-    resumed.restore(kept)
+    beats = []
+    resumed.restore(kept, beat=lambda: beats.append(1))
+    assert len(beats) == 4  # a long replay is no stall
     _train(resumed, Sphere(second), range(4, 9))
     assert all(map(torch.equal, straight, second))
     assert rule.tensors()["losses"].equal(resumed.tensors()["losses"])
+
+
+def test_begins_where_a_fit_has_put_the_parameters_since():
+    parameters = _parameters()
+    rule = CmaEsSpec(population=6, deviation=1e-3).build().rule(named(parameters), seed=0)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.fill_(1.0)
+    rule.begin()
+    assert rule.move(Sphere(parameters), step=0, steps_per_epoch=1) < 1e-3
 
 
 def test_the_global_generator_is_left_alone():

@@ -36,3 +36,14 @@ def test_a_warm_up_longer_than_the_training_only_rises():
     rates = [learning_rate(spec, step=step, steps_per_epoch=5) for step in range(5)]
     assert rates == sorted(rates)
     assert rates[-1] < spec.learning_rate
+
+
+def test_the_first_epoch_has_the_whole_rate_however_few_there_are():
+    rates = {
+        epochs: [learning_rate(GradientSpec(epochs=epochs), step=step, steps_per_epoch=1) for step in range(epochs)]
+        for epochs in (1, 2, 3, 18)
+    }
+    assert rates[1] == [0.01]
+    assert rates[2] == pytest.approx([0.01, 0.0001])
+    assert rates[3] == pytest.approx([0.01, 0.001, 0.0001])
+    assert rates[18] == pytest.approx([0.01] * 9 + [0.001] * 3 + [0.0001] * 6)

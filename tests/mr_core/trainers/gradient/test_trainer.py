@@ -258,6 +258,16 @@ def test_names_the_step_at_which_the_loss_diverged(tiny_backbone, tiny_images):
     assert 1 <= caught.value.step < 15
 
 
+def test_an_epoch_that_ends_without_a_finite_validation_loss_has_diverged(tiny_backbone, tiny_images):
+    """One step an epoch: its own loss is still finite, that of what it has led to is not."""
+    spec = GradientSpec(optimizer="sgd", learning_rate=1e30, epochs=1, batch_size=32, loss="squared")
+    recorder, model = Recorder(), _model(tiny_backbone, LinearSpec())
+    run = _run(tiny_images(30), tiny_images(30, seed=1), observer=recorder)
+    with pytest.raises(TrainingDiverged, match="inf at step 1"):
+        spec.build().train(model, run)
+    assert not recorder.rows
+
+
 def test_stops_after_the_epoch_that_passes_the_budget(tiny_backbone, tiny_images):
     model = _model(tiny_backbone, LinearSpec())
     history = GradientSpec(epochs=50).build().train(model, _run(tiny_images(8), tiny_images(8), max_seconds=1e-9))
