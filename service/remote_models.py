@@ -58,7 +58,7 @@ def secret_headers(folder: Path | None, tenant: str, remote: RemoteDescription) 
     if (
         not is_meant
         or not {tenant, EVERY_TENANT} & set(secret.tenants)
-        or not (value.isascii() and value.isprintable())
+        or not (value.isascii() and value.isprintable() and value == value.strip() != "")
     ):
         raise refusal
     return {secret.header: value}

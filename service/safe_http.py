@@ -144,16 +144,17 @@ def request(
             f"no answer within {timeout_s:g} s", was_sent=not isinstance(error, httpcore.ConnectTimeout)
         ) from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-        raise RemoteUnavailable(
-            f"{_WORDS.get(type(error), 'the answer is not HTTP, or not whole')}: {error}",
-            was_sent=not isinstance(error, httpcore.ConnectError),
-        ) from error
-    told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-    return Answer(response.status, told, body, is_cut)
+        # What a protocol error says quotes headers, ours among them, and the server's bytes: neither is repeated.
+        told = (
+            f"no connection: {error}" if isinstance(error, httpcore.ConnectError) else _WORDS.get(type(error), _GARBLED)
+        )
+        raise RemoteUnavailable(told, was_sent=not isinstance(error, httpcore.ConnectError)) from error
+    received = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+    return Answer(response.status, received, body, is_cut)
 
 
+_GARBLED: Final = "the answer is not HTTP, or not whole"
 _WORDS: Final[Mapping[type[Exception], str]] = {
-    httpcore.ConnectError: "no connection",
     httpcore.ReadError: "the connection broke",
     httpcore.WriteError: "the connection broke",
 }

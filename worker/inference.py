@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,12 @@ from mr_core.adapter_file import AdapterConfig, interpret, read_adapter, read_co
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.description import BackboneDescription, BackboneOutputs, Preprocessing
 from mr_core.backbones.loading import load_backbone
+from mr_core.backbones.primed import source_head
+from mr_core.backbones.remote.cost import Limit
+from mr_core.backbones.remote.source import oracle_of
 from mr_core.engine import accelerate
-from mr_core.errors import BackboneError, UnreadableImage
+from mr_core.errors import BackboneError, RemoteNotAnswering, UnreadableImage
+from mr_core.observer import Observer
 from service import adapters
 from service.blobs import Blobs
 from service.errors import NotFound
@@ -29,6 +34,8 @@ from worker.warm import WarmCache
 _SHARE_OF_MEMORY = 0.25
 _ADAPTER_CACHE_BYTES = 256 * 2**20
 _WINDOW_S = 0.003
+_MOST_ASKING = 8  # requests that wait for remote backbones at once; the others' threads stay free
+_ASKING_S = 60.0  # after which no further call of such a request goes out
 _TRIED_IMAGES = 4
 _TOLERANCE = 5e-7  # for images of noise; the probabilities of any image must agree within 1e-6
 
@@ -51,6 +58,20 @@ class WarmAdapter:
 
     classifier: Classifier
     pass_size: int
+
+
+class _Deadline(Observer):
+    """Ends the wait for a remote backbone: RemoteNotAnswering at the first beat after a minute."""
+
+    def __init__(self) -> None:
+        self._ends_at = time.monotonic() + _ASKING_S
+
+    def beat(self) -> None:
+        if time.monotonic() > self._ends_at:
+            raise RemoteNotAnswering(
+                f"the remote backbone has not answered everything within {_ASKING_S:.0f} s: ask for fewer images",
+                param="backbone",
+            )
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,7 @@ class Predictor:
         self._batcher: MicroBatcher[WarmAdapter, NDArray[np.uint8], NDArray[np.float64]] = MicroBatcher(
             _probabilities, window_s=_WINDOW_S
         )
+        self._asking = threading.BoundedSemaphore(_MOST_ASKING)
         self._inspecting = threading.Lock()  # two large uploads at once would need the memory of both
 
     def predict(
@@ -115,15 +137,28 @@ class Predictor:
     ) -> list[Answer]:
         """Of an adapter around a model elsewhere, asked once. Nothing is kept warm or joined with other requests.
 
-        So each request is the tenant's own: by what is registered now, with the secret that is in force.
+        So each request is the tenant's own: by what is registered now, with the secret that is in force. RemoteError
+        where the answers do not come within a minute, or too many others wait for theirs.
         """
         with self._database.session() as session:
             archive = self._blobs.read(session, sha256)
         described = interpret(read_config(read_adapter(archive))).backbone
         backbones = TenantBackbones(self._database, self._blobs, self._settings, tenant=tenant)
-        classifier = load_adapter(archive, backbones.load(described.id, attempts=1))
+        backbone = backbones.load(described.id, attempts=1)
+        classifier = load_adapter(archive, backbone)
         prepared = [_prepared(classifier, name, content) for name, content in images]
-        rows = _probabilities(WarmAdapter(classifier, classifier.model.backbone.chunk_size), prepared)
+        if not self._asking.acquire(blocking=False):
+            raise RemoteNotAnswering(
+                f"{_MOST_ASKING} requests wait for remote backbones, as many as may at once: try again",
+                param="backbone",
+            )
+        try:
+            oracle = oracle_of(backbone)
+            if oracle is not None:
+                oracle.begin(_Deadline(), Limit())
+            rows = _probabilities(WarmAdapter(classifier, backbone.chunk_size), prepared)
+        finally:
+            self._asking.release()
         return [_answer(name, row, classifier.classes, top_k) for (name, _), row in zip(images, rows, strict=True)]
 
     def inspect(self, sha256: str, description: BackboneDescription) -> Inspection:
@@ -222,9 +257,12 @@ def _held_bytes(module: torch.nn.Module) -> int:
 
 
 def _own_bytes(adapter: WarmAdapter) -> int:
-    """Without the backbone, which is shared; a random one's statistics are the adapter's own, and so is it then."""
+    """Without the backbone, which is shared, but for a primed one's head; a random one's statistics are its own."""
     model = adapter.classifier.model
     own = _held_bytes(model.input_transform) + _held_bytes(model.label_mapping)
+    head = source_head(model.backbone)
+    if head is not None:
+        own += _held_bytes(head)
     is_shared = model.backbone.description.random_seed is None
     return own if is_shared else own + _held_bytes(model.backbone)
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Library = Literal["timm", "open_clip", "torchvision", "builtin", "remote"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
@@ -26,6 +26,13 @@ class Preprocessing(BaseModel):
     mean: tuple[float, float, float] = Field(description="Per channel, of values in [0, 1].")
     std: tuple[float, float, float] = Field(description="Per channel, of values in [0, 1]; above 0.")
     interpolation: Interpolation = "bicubic"
+
+    @field_validator("std")
+    @classmethod
+    def _is_above_0(cls, std: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(std) <= 0:
+            raise ValueError(f"std is {std}, expected values above 0")
+        return std
 
 
 class BackboneDescription(BaseModel):

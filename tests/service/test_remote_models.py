@@ -45,6 +45,8 @@ def test_goes_to_its_origin_for_its_tenants(folder):
         ("a", "http://api.example/v1", {}),
         ("a", "https://evil.example/https://api.example", {}),
         ("a", "https://api.example/v1", {"value": "a\r\nHost: b"}),
+        ("a", "https://api.example/v1", {"value": "s3cret "}),
+        ("a", "https://api.example/v1", {"value": ""}),
         ("a", "https://api.example/v1", {"header": "X: Y"}),
         ("a", "https://api.example/v1", {"tenants": []}),
         ("a", "https://api.example/v1", {"more": 1}),

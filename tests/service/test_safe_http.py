@@ -33,8 +33,14 @@ def receiver() -> Iterator[Receiver]:
 
 
 def post(url: str, resolve: safe_http.Resolve = safe_http.resolve_by_system, **options: object) -> safe_http.Answer:
-    values: dict[str, object] = {"timeout_s": 5, "max_answer_bytes": 1000, "allow_loopback": True, **options}
-    return safe_http.request("POST", url, headers={}, content=b"hello", resolve=resolve, **values)  # type: ignore[arg-type]
+    values: dict[str, object] = {
+        "timeout_s": 5,
+        "max_answer_bytes": 1000,
+        "allow_loopback": True,
+        "headers": {},
+        **options,
+    }
+    return safe_http.request("POST", url, content=b"hello", resolve=resolve, **values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -246,8 +252,14 @@ def test_what_is_not_an_answer(words: bytes) -> None:
             pass
         connection.sendall(words)
 
-    with talking(speak) as url, pytest.raises(RemoteUnavailable, match="not HTTP, or not whole"):
+    with talking(speak) as url, pytest.raises(RemoteUnavailable, match=r"not HTTP, or not whole$"):
         post(url)
+
+
+def test_a_header_that_cannot_be_sent_is_not_repeated() -> None:
+    with receiving() as receiver, pytest.raises(RemoteUnavailable) as error:
+        post(receiver.url, headers={"X-Key": "s3cret "})
+    assert "s3cret" not in error.value.detail
 
 
 def test_nobody_listens() -> None:

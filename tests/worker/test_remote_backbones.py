@@ -16,6 +16,7 @@ from service.models import Event, StoredAdapter, StoredCheckpoint
 from tests.remote_model import serving_model
 from tests.worker.conftest import TENANT, wait_until
 from tests.worker.test_execution import pid_of
+from worker import inference
 from worker.inference import Predictor
 from worker.supervisor import ATTEMPT_COMMAND
 
@@ -126,7 +127,7 @@ def test_a_broken_model_fails_the_job_with_its_code(remote, model):
     assert (job.error["code"], job.error["param"]) == ("call_budget_spent", "budget.max_images")
 
 
-def test_predicts_by_what_is_registered_now(remote, model):
+def test_predicts_by_what_is_registered_now(remote, model, monkeypatch):
     job = remote.run(submit(remote), command=ATTEMPT_COMMAND)
     predictor = Predictor(remote.database, remote.blobs, device=torch.device("cpu"), settings=remote.settings)
     picture = io.BytesIO()
@@ -144,6 +145,16 @@ def test_predicts_by_what_is_registered_now(remote, model):
     model.faults.append((429, "60"))
     with pytest.raises(RemoteNotAnswering, match="answered 429"):
         predict()
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "_ASKING_S", -1.0)
+        with pytest.raises(RemoteNotAnswering, match="ask for fewer images"):
+            predict()
+    for _ in range(inference._MOST_ASKING):
+        assert predictor._asking.acquire(blocking=False)
+    with pytest.raises(RemoteNotAnswering, match="8 requests wait"):
+        predict()
+    predictor._asking.release(inference._MOST_ASKING)
+    assert predict() == first
     model.faults.append((401,))
     with pytest.raises(RemoteRefused):
         predict()

@@ -77,7 +77,7 @@ def _open_inference_rows(parsed: Any, remote: RemoteDescription) -> Rows:
 
 
 def _is_shape(shape: Any) -> bool:
-    return isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side >= 0 for side in shape)
+    return isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)
 
 
 def _in_order(row: Any, classes: Sequence[str]) -> Any:

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -31,7 +30,8 @@ _DIGEST_BYTES = 32
 class Oracle:
     """A remote model's answers, `(n, n_classes)` log-probabilities of normalised canvases `(n, 3, s, s)`.
 
-    A canvas that was asked before is answered from memory (the last 64 MiB of answers). What is spent is handed to the
+    A canvas that was asked before is answered from memory (64 MiB of answers; beyond them each new one takes the place
+    of any other, so that a pass that is longer finds most of it again). What is spent is handed to the
     observer before each request goes out, so it is never less than what was served, whatever is killed when: a request
     counts unless the server refused it (4xx, 503) or was not reached. Any number of threads may ask at once.
     """
@@ -46,7 +46,8 @@ class Oracle:
         self._access = access
         self._observer = Observer()
         self._limit, self._held = Limit(), Cost()
-        self._kept: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+        self._kept: dict[bytes, NDArray[np.float32]] = {}
+        self._places: list[bytes] = []  # the keys of what is kept
         self._most_kept = max(1, MAX_KEPT_BYTES // (_DIGEST_BYTES + 4 * len(self.classes)))
         self._saved_at = time.monotonic()
         self._free_at = 0.0  # when the next request may go out
@@ -101,6 +102,7 @@ class Oracle:
         content = encode(images, self.remote)
         said = ""
         for attempt in range(self.remote.attempts):
+            self._observer.beat()
             self._pace()
             self._spend(Cost(1, len(images)))
             wait_s = min(_FIRST_WAIT_S * 2**attempt, _LONGEST_BACKOFF_S)
@@ -176,9 +178,14 @@ class Oracle:
             self._observer.beat()
 
     def _keep(self, key: bytes, answer: NDArray[np.float32]) -> None:
+        if key not in self._kept:
+            if len(self._places) < self._most_kept:
+                self._places.append(key)
+            else:
+                place = int.from_bytes(key[:8]) % self._most_kept
+                del self._kept[self._places[place]]
+                self._places[place] = key
         self._kept[key] = answer
-        if len(self._kept) > self._most_kept:
-            self._kept.popitem(last=False)
 
     def _save_sometimes(self) -> None:
         if time.monotonic() - self._saved_at < KEEP_EVERY_S:

@@ -14,7 +14,7 @@ from mr_core.backbones.primed import primed
 from mr_core.backbones.remote.cost import Cost
 from mr_core.backbones.weights import state_sha256
 from mr_core.baselines import FrozenOutputs, Part, brief_metrics
-from mr_core.errors import SpecError
+from mr_core.errors import CallBudgetSpent, RemoteError, SpecError
 from mr_core.evaluation import evaluate, predict_logits
 from mr_core.input_transforms.identity.spec import IdentitySpec
 from mr_core.jobs.context import JobContext
@@ -214,7 +214,10 @@ def _as_adapter(
         test: Places = {"test": places["test"]}
         cost = plain_cost(test, context, api, oracle)
         if oracle.limit.bears(Cost(oracle.spent.calls, oracle.spent.images) + cost):
-            logits["test"] = own.mapping(logits_of(outputs_of_parts(test, context, api), "test"))
+            try:
+                logits["test"] = own.mapping(logits_of(outputs_of_parts(test, context, api), "test"))
+            except (CallBudgetSpent, RemoteError) as error:  # what was asked before is paid for
+                context.observer.message(f"the test images are not judged: {error.detail}", level="warning")
         else:
             context.observer.message("the budget does not bear the test images: they are not judged", level="warning")
     model = ReprogrammedModel(IdentitySpec().build(api.preprocessing), api, own.mapping)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mr_core.backbones.description import MINI_CLIP
 from mr_core.input_transforms import AnyInputTransformSpec
 from mr_core.input_transforms.padding.spec import PaddingSpec
 from mr_core.jobs.base import AroundBackbone, Budget, Identifier, JobSpec
-from mr_core.jobs.reprogram.spec import Evaluation, ReprogramSpec
+from mr_core.jobs.reprogram.spec import Evaluation, ReprogramSpec, require_passes_to_estimate_from
 from mr_core.label_mappings import AnyLabelMappingSpec
 from mr_core.label_mappings.bayesian.spec import BayesianSpec
 from mr_core.registry import MethodSpec
@@ -63,6 +63,11 @@ class PrimeSpec(AroundBackbone, JobSpec):
         description="Validation accuracy by which the primed model may fall short of the API's own zero-shot and still "
         "be returned (tau): it answers without a call.",
     )
+
+    @model_validator(mode="after")
+    def _estimates_from_passes_of_training(self) -> Self:
+        require_passes_to_estimate_from(self.label_mapping, self.trainer)
+        return self
 
     def local(self) -> ReprogramSpec:
         """The reprogramming of the primed encoder."""

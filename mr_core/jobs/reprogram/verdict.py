@@ -17,15 +17,20 @@ def judge(
 ) -> dict[str, str]:
     """`{"use", "reason"}`: the highest validation accuracy; the adapter on a tie. On test data only without validation.
 
-    The random backbone is a control, not something to use: where it does as well, the reason says that the
-    pretrained weights did not help. `names` words baselines otherwise than usual.
+    Where the adapter was judged on neither, the best baseline that was. The random backbone is a control, not something
+    to use: where it does as well, the reason says that the pretrained weights did not help. `names` words baselines
+    otherwise than usual.
     """
-    part = "validation" if metrics.get("validation") else "test"
-    accuracies = {"adapter": _accuracy(metrics, part)}
-    for name in _NAMES:
-        if name != "adapter" and baselines.get(name):
-            accuracies[name] = _accuracy(baselines[name], part)
     called = _NAMES | dict(names or {})
+    part = "validation" if metrics.get("validation") else "test"
+    known = {name: _accuracy(baselines[name], part) for name in _NAMES if (baselines.get(name) or {}).get(part)}
+    if not metrics.get(part):
+        use, reason = "adapter", "The adapter was not judged on any images."
+        if known:
+            use = max(known, key=lambda name: known[name])
+            reason += f" On {part} images {called[use]} reaches {known[use]:.1%}: prefer what was judged."
+        return {"use": use, "reason": reason}
+    accuracies = {"adapter": _accuracy(metrics, part), **known}
     use = max(accuracies, key=lambda name: (accuracies[name], name == "adapter"))
     others = ", ".join(f"{called[name]} {accuracies[name]:.1%}" for name in accuracies if name != use)
     reason = f"On {part} images {called[use]} reaches {accuracies[use]:.1%}; {others}."

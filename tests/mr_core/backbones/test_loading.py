@@ -58,6 +58,12 @@ def test_is_frozen_whatever_the_caller_asks():
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
+@pytest.mark.parametrize("std", [(0, 0, 0), (-1, -1, -1), (0.2, 0.2, 0)])
+def test_a_deviation_that_is_not_above_0_is_refused(std):
+    with pytest.raises(ValueError, match="expected values above 0"):
+        Preprocessing(size=32, mean=(0.5,) * 3, std=std)
+
+
 @pytest.mark.parametrize(
     ("library", "architecture", "extra"),
     [

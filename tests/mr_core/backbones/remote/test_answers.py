@@ -112,6 +112,7 @@ def test_logits_are_shifted_freely():
         ({"outputs": [{"shape": [1, 3], "data": [0.2, 0.3]}]}, TENSOR, "2 values, its shape is"),
         ({"outputs": [{"shape": [1, -3], "data": []}]}, TENSOR, "no shape"),
         ({"outputs": [{"shape": [10**9, 10**9], "data": [1]}]}, TENSOR, "1 values"),
+        ({"outputs": [{"shape": [10**12, 0], "data": []}]}, TENSOR, "no shape"),
         ({"outputs": [{"shape": [1, 2], "data": ["x:y", "0.1:1"]}]}, TENSOR | {"answer": "top_k"}, "score:index"),
     ],
 )

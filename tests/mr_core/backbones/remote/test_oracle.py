@@ -126,10 +126,25 @@ def test_memory_of_answers_is_bounded(make, model, monkeypatch):
     monkeypatch.setattr(oracle_module, "MAX_KEPT_BYTES", 3 * (32 + 4 * len(CLASSES)))
     oracle = make()
     oracle.ask(canvases(8))
-    oracle.ask(canvases(8)[-3:])
-    assert model.images == 8
-    oracle.ask(canvases(8)[:1])
-    assert model.images == 9
+    oracle.ask(canvases(8)[-1:])
+    assert model.images == 8, "the last answer is always kept"
+    for canvas in canvases(8)[:-1]:
+        oracle.ask(canvas[None])
+    assert 8 + 5 <= model.images < 8 + 8
+
+
+def test_a_pass_longer_than_the_memory_finds_most_of_it_again(make, model, monkeypatch):
+    monkeypatch.setattr(oracle_module, "KEEP_EVERY_S", 0)
+    monkeypatch.setattr(oracle_module, "MAX_KEPT_BYTES", 80 * (32 + 4 * len(CLASSES)))
+    ledger, asked = Ledger(), canvases(100)
+    first = make()
+    first.begin(ledger, Limit())
+    first.ask(asked)
+    later = make()
+    later.begin(ledger, Limit())
+    for start in range(0, 100, 10):
+        later.ask(asked[start : start + 10])
+    assert 120 <= model.images <= 150
 
 
 @pytest.mark.parametrize(("limit", "served"), [(Limit(images=20), 2), (Limit(calls=2), 2), (Limit(images=24), 3)])
@@ -200,7 +215,7 @@ def test_waits_as_long_as_a_429_asks(make, model, slept):
     model.faults += [(429, "7"), (503, "3")]
     oracle.ask(canvases(4))
     assert sum(slept) == 10
-    assert ledger.beats == 10, "a cancel is heard while it waits"
+    assert ledger.beats == 3 + 10, "a cancel is heard before each request and while it waits"
     assert (model.served, model.received) == (1, 3)
     assert oracle.spent == Spent(1, 4), "refusals are not served"
     assert "answered 429; asked again in 7 s" in ledger.said[0]

@@ -168,6 +168,14 @@ def test_test_images_are_not_asked_for_beyond_the_budget(prime, model, of_the_ap
     assert result["metrics"]["test"] is None
 
 
+def test_test_images_that_go_unanswered_lose_nothing_else(prime, model, of_the_api):
+    model.faults += [None] * 3 + [500]
+    result = prime(of_the_api).result
+    assert result["gate"]["returned"] == "zero_shot"
+    assert result["metrics"]["test"] is None
+    assert result["metrics"]["validation"]["accuracy"] == 1.0
+
+
 def test_classes_of_other_names_are_counted(prime, model, coloured):
     described = model.description(batch_size=10, classes=[f"label {i}" for i in range(10)])
     result = prime(coloured, description=described).result
@@ -181,6 +189,9 @@ def test_a_budget_below_one_pass_is_refused_before_anything_is_asked(prime, mode
 
 
 def test_refusals(prime, model, coloured):
+    with pytest.raises(ValueError, match="from_training"):
+        prime(coloured, label_mapping={"kind": "bayesian", "refit": "from_training"}, trainer={"kind": "spsa"})
+    assert model.received == 0
     with pytest.raises(SpecError, match="only answers"):
         prime(coloured, encoder="remote:api")
     with pytest.raises(SpecError, match="is not remote"):

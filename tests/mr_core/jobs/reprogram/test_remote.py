@@ -200,6 +200,27 @@ def test_a_budget_spent_in_a_later_epoch_keeps_the_best_before_it(reprogram, mod
     assert "The call budget was spent after 1 of 9 epochs" in cut.result["verdict"]["reason"]
 
 
+def test_seconds_are_no_calls(reprogram, model):
+    result = reprogram(trainer=SPEC["trainer"] | {"epochs": 9}, budget={"max_images": 5000, "max_seconds": 1e-9}).result
+    assert result["training"]["stopped_by_budget"] is True
+    assert result["remote"]["budget_spent"] is False
+    assert "call budget" not in result["verdict"]["reason"]
+
+
+def test_an_adapter_is_kept_where_its_test_images_go_unanswered(reprogram, model):
+    spec = {"trainer": SPEC["trainer"] | {"selection": "last"}, "evaluation": {"validation_fraction": 0}}
+    whole = reprogram(**spec)
+    n_requests = model.received
+    for judged, changes in (("the remote", {}), ("the budget of", {"budget": {"max_images": model.images}})):
+        model.forget()
+        model.faults += [None] * (n_requests - -(-N_TEST // BATCH)) + [500]
+        description = model.description(batch_size=BATCH, attempts=2 if changes else 1)
+        outcome = reprogram(description=description, **spec, **changes)
+        assert outcome.adapter.weights == whole.adapter.weights
+        assert outcome.result["metrics"]["test"] is None
+        assert f"The test images could not be judged: {judged}" in outcome.result["verdict"]["reason"]
+
+
 def test_calls_are_limited_too(reprogram, model):
     calls = -(-30 // BATCH) + 1 + 3 + 1 + 4 + 1 + 1 + 3  # plain, test, fit, start, a step, validation, test, some more
     result = reprogram(budget={"max_calls": calls}).result

@@ -26,6 +26,14 @@ def test_compares_on_test_only_without_validation_and_says_so():
     assert "no validation part" in verdict["reason"]
 
 
+def test_an_adapter_that_was_not_judged_is_not_recommended_over_what_was():
+    unjudged = {"validation": None, "test": None}
+    verdict = judge(unjudged, {"majority": _scores(None, 0.3), "linear_probe": _scores(None, 0.7), "zero_shot": None})
+    assert verdict["use"] == "linear_probe"
+    assert "not judged on any images" in verdict["reason"]
+    assert judge(unjudged, {"majority": unjudged})["use"] == "adapter"
+
+
 def test_a_random_backbone_is_a_control_and_never_the_choice():
     verdict = judge(_scores(0.8), {"random_backbone": _scores(0.9)})
     assert verdict["use"] == "adapter"
