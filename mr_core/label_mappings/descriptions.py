@@ -73,7 +73,7 @@ def require_texts_of(texts: Mapping[str, Sequence[str]], classes: Sequence[str],
 def texts_of(templates: Templates, classes: Sequence[str]) -> list[list[str]]:
     """The texts of each class, in the order of the templates; underscores of names read as spaces."""
     chosen = clip_templates() if templates == "clip" else templates
-    return [[template.format(name.replace("_", " ")) for template in chosen] for name in classes]
+    return [[template.replace("{}", name.replace("_", " ")) for template in chosen] for name in classes]
 
 
 def clip_templates() -> list[str]:

@@ -48,6 +48,10 @@ class LabelMapping(nn.Module, ABC):
         """Estimate the mapping from the tally of training images."""
         raise NotImplementedError(f"{type(self).__name__} is not estimated from sums over samples")
 
+    def chosen_texts(self) -> list[str] | None:
+        """The text that each class was given, where the mapping chooses one among many."""
+        return None
+
     @abstractmethod
     def matrix(self) -> Float[Tensor, "d c"]:
         """The linear map from outputs to target logits (its bias aside): the `b` of the kernel's sandwich form.

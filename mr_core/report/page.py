@@ -58,6 +58,8 @@ def reprogram_report(
         "images per second": _number(result["timing"].get("images_per_second")),
         "classes": _listed(classes),
     }
+    if result.get("texts"):
+        facts["texts"] = _listed([f"{name}: {text}" for name, text in result["texts"].items()])
     return _fill(
         title="Reprogramming", headline=_advice(verdict, "adapter"), reason=verdict["reason"],
         good=verdict["use"] == "adapter", columns=_SPLITS, rows=_comparison(result, "adapter"), facts=facts,

@@ -15,7 +15,8 @@ class LearnableResizeTransform(InputTransform):
 
     `warp` scales the padded image about the middle of the canvas by c, bilinearly, with zeros outside; at c = 1 it
     leaves it as it is. M is 1 outside the middle square of `int(k c)` pixels a side. `delta` starts at 0 and is kept
-    for the whole canvas, since M moves; where M is 0 its gradient is 0. c is clamped to [0.1, 5] where it is used.
+    for the whole canvas, since M moves; where M is 0 its gradient is 0. c is clamped to [0.1, 5] where it is used, and
+    in training put back there before a pass.
     """
 
     def __init__(self, *, image_size: int, canvas_size: int, initial_scale: float) -> None:
@@ -48,6 +49,9 @@ class LearnableResizeTransform(InputTransform):
         return functional.grid_sample(padded, grid.expand(len(images), -1, -1, -1), align_corners=False)
 
     def forward(self, images: Float[Tensor, "n 3 k k"]) -> Float[Tensor, "n 3 s s"]:
+        if self.training:  # as published: a step that left the range is taken back, and the next has a gradient
+            with torch.no_grad():
+                self.scale.clamp_(*SCALES)
         return self.warped(images, self.scale) + torch.sigmoid(self.delta) * self.mask()
 
     def picture(self) -> Float[Tensor, "3 s s"]:

@@ -19,8 +19,8 @@ class SampleSpecificMaskTransform(InputTransform):
 
     `f_mask` are 3x3 convolutions with batch norm and ReLU but for the last, which gives three unbounded channels;
     max-pooling halves the first maps and `up` repeats the last. `delta` starts at 0, so the network's first gradient is
-    exactly 0. In training batch norm takes the statistics of a pass; else it is fixed, and samples do not mix: kernels
-    and predictions are of that mode. The network starts the same each time.
+    exactly 0. In training batch norm takes the statistics of a pass, unless that is a single pixel; else it is fixed,
+    and samples do not mix: kernels and predictions are of that mode. The network starts the same each time.
     """
 
     mean: Float[Tensor, "3 1 1"]
@@ -34,10 +34,13 @@ class SampleSpecificMaskTransform(InputTransform):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.network = _mask_network(n_layers, n_pools)
+        self._last_side = canvas.size >> min(n_pools, n_layers - 2)  # of the maps that the last batch norm sees
         self.eval()
 
     def mask(self, images: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 3 s s"]:
         """What the pattern is multiplied by, of images in [0, 1]."""
+        if self.training:
+            self.network.train(len(images) > 1 or self._last_side > 1)  # a single number has no statistics
         return self._enlarged(self.network((images - self.mean) / self.std))
 
     def forward(self, images: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 3 s s"]:

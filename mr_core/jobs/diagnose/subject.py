@@ -70,7 +70,7 @@ class Subject:
     def fit_mapping(self, outputs: Float[Tensor, "n d"]) -> None:
         """Count what the mapping counts, from what it reads of the whole sample."""
         if self.refits:
-            self.model.label_mapping.fit(outputs, self.labels)
+            self.model.label_mapping.fit(outputs, self.labels.to(outputs.device))
 
 
 def chosen_samples(spec: Subsampled | RankSpec, context: JobContext) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from mr_core.backbones.description import Output
 from mr_core.backbones.remote.source import oracle_of
 from mr_core.backbones.weights import state_sha256
 from mr_core.baselines import FrozenOutputs
+from mr_core.errors import CallBudgetSpent, RemoteError
 from mr_core.evaluation import evaluate, predict_logits
 from mr_core.input_transforms.identity.spec import IdentitySpec
 from mr_core.jobs.context import JobContext
@@ -92,13 +93,22 @@ def reprogram(spec: ReprogramSpec, context: JobContext, *, selection: Selection 
     watch.begin("evaluating")
     metrics: dict[str, Any] = {"validation": None, "test": None}
     files: list[Artifact] = []
+    unjudged: str | None = None
     for part in ("validation", "test"):
-        if part in parts:
+        if part not in parts:
+            continue
+        try:
             logits = predict_logits(chosen.trainable, parts[part], context.device, observer=context.observer)
-            metrics[part] = evaluate(logits, parts[part].labels, classes)
-            if part == "test":
-                names = context.dataset.names("test")
-                files = [predictions_file(logits, parts[part].labels, images=names, classes=classes)]
+        except (CallBudgetSpent, RemoteError) as error:  # the adapter is paid for: better unjudged than lost
+            if part != "test":
+                raise
+            unjudged = error.detail
+            context.observer.message(f"the test images are not judged: {unjudged}", level="warning")
+            continue
+        metrics[part] = evaluate(logits, parts[part].labels, classes)
+        if part == "test":
+            names = context.dataset.names("test")
+            files = [predictions_file(logits, parts[part].labels, images=names, classes=classes)]
     if selection is not None and retrains:
         metrics["validation"] = dict(selection.validation)
     if state_sha256(backbone) != before:
@@ -106,7 +116,9 @@ def reprogram(spec: ReprogramSpec, context: JobContext, *, selection: Selection 
 
     watch.begin("publishing")
     verdict = judge(metrics, scores, names={} if account.oracle is None else _OF_ANSWERS)
-    if account.oracle is not None and history.stopped_by_budget:
+    if unjudged is not None:
+        verdict["reason"] += f" The test images could not be judged: {unjudged}."
+    if history.calls_spent:
         done = f"{len(history.rows)} of {getattr(spec.trainer, 'epochs', 1)} epochs"
         verdict["reason"] += f" The call budget was spent after {done}: this is the best adapter until then."
     record = {
@@ -132,8 +144,11 @@ def reprogram(spec: ReprogramSpec, context: JobContext, *, selection: Selection 
                        "tried": None if scales is None else [asdict(scale) for scale in scales]},
         "trainable_parameters": sum(parameter.numel() for parameter in model.adapter_parameters()),
         "backbone_unchanged": True if account.oracle is None else None,  # what is elsewhere cannot be seen
-        **account.statement(is_spent=history.stopped_by_budget),
+        **account.statement(is_spent=history.calls_spent),
     }  # fmt: skip
+    texts = model.label_mapping.chosen_texts()
+    if texts is not None:
+        result["texts"] = dict(zip(classes, texts, strict=True))
     if selection is not None:
         result["training"]["with_validation_images"] = retrains
     trials = selection.trials if selection is not None else ()
@@ -211,7 +226,7 @@ def reprogram_files(
     picture = model.input_transform.picture()
     rows, names = _shown_mapping(model)
     part = "test" if result["metrics"]["test"] else "validation"
-    confusion = (result["metrics"][part] or {"confusion": np.zeros((len(classes),) * 2)})["confusion"]
+    confusion = (result["metrics"][part] or {}).get("confusion", np.zeros((len(classes),) * 2))
     return reprogram_artifacts(
         result=result,
         history=history,

@@ -6,9 +6,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import nn
+
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.description import RANDOM_PREFIX
 from mr_core.baselines import Part, Scores, brief_metrics
+from mr_core.errors import SpecError
 from mr_core.evaluation import predict_logits
 from mr_core.jobs.context import JobContext
 from mr_core.jobs.places import Places
@@ -18,6 +21,7 @@ from mr_core.reprogrammed import FeatureHead, ReprogrammedModel, Trainable
 from mr_core.threads import threads_for
 from mr_core.trainers.trainer import LabelledFeatures, LabelledInputs, TrainingHistory, TrainingRun
 
+MOST_TRAINED_BYTES = 60 * 2**20  # the service keeps adapters of up to 64 MiB, with all that is told of them
 Parts = Mapping[Part, LabelledInputs]
 
 
@@ -40,9 +44,18 @@ class Trained:
 
 
 def untrained_model(spec: Training, backbone: Backbone, context: JobContext) -> ReprogrammedModel:
-    """The spec's model before training, on the job's device."""
+    """The spec's model before training, on the job's device; SpecError where its adapter would be too large to keep."""
     mapping = spec.label_mapping.build(backbone, context.dataset.classes)
-    return ReprogrammedModel(spec.input_transform.build(backbone.preprocessing), backbone, mapping).to(context.device)
+    transform = spec.input_transform.build(backbone.preprocessing)
+    modules: dict[str, nn.Module] = {"label_mapping": mapping, "input_transform": transform}
+    sizes = {part: sum(tensor.nbytes for tensor in module.state_dict().values()) for part, module in modules.items()}
+    if sum(sizes.values()) > MOST_TRAINED_BYTES:
+        told = " and ".join(f"{n} bytes of {part}" for part, n in sizes.items())
+        raise SpecError(
+            f"the adapter would hold {told}, at most {MOST_TRAINED_BYTES} are kept",
+            param=max(sizes, key=lambda part: sizes[part]),
+        )
+    return ReprogrammedModel(transform, backbone, mapping).to(context.device)
 
 
 def train_repeats(spec: Training, context: JobContext, backbone: Backbone, parts: Parts) -> list[Trained]:

@@ -31,7 +31,8 @@ def choose_by_tally(tally: Float[Tensor, "2 s c"], *, counting: Counting) -> NDA
     scores = counts.clone()
     if counting.ties == "probability":
         means = sums / counts.sum(0).clamp(min=1)
-        scores += means / 2  # a half never outweighs a whole count
+        n_chosen = counts.shape[1] * counting.sources_per_class
+        scores += means / (2 * n_chosen)  # those of all that are chosen never outweigh a single count
     assign = greedy_assignment if counting.assignment == "greedy" else optimal_assignment
     return assign(scores.numpy(), counting.sources_per_class)
 

@@ -62,12 +62,14 @@ class ProbabilisticReweightingSpec(Described, LabelMappingSpec):
                     param="label_mapping.clusters",
                 )
             return
+        n = 0
         for index, cause in enumerate(self.causes):
-            param = f"label_mapping.causes.{index}"
             if isinstance(cause, dict):
-                require_texts_of(cause, classes, at_least=1, param=param)
+                require_texts_of(cause, classes, at_least=1, param=f"label_mapping.causes.{index}")
+                n += min(len(cause[name]) for name in classes)
             else:
-                require_few_texts(n_templates(cause), len(classes), param=param)
+                n += n_templates(cause)
+        require_few_texts(n, len(classes), param="label_mapping.causes")
 
     def sentences(self, classes: Sequence[str]) -> tuple[list[list[str]], list[int]]:
         """The texts of each class, equally many, and the cause of each; of templates they are all 0."""

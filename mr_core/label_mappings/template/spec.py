@@ -19,7 +19,8 @@ class TemplateSpec(Described, LabelMappingSpec):
     """Every template with every class name is a source class; each target class takes the one most often predicted.
 
     Chen et al., Understanding and Improving Visual Prompting, 2023, arXiv:2211.11635, section 4.3, for CLIP. A class
-    may be given a text with another class' name, if its images are nearest to that: the name then is only a slot.
+    may be given a text with another class' name, if its images are nearest to that: the name then is only a slot. The
+    result tells the chosen text of each class.
     """
 
     kind: Literal["template"] = "template"
@@ -44,4 +45,5 @@ class TemplateSpec(Described, LabelMappingSpec):
             n_texts=self.n_templates(len(classes)),
             width=backbone.width("image_text"),
             embed=embedding(backbone, lambda: texts_of(self.templates, classes)),
+            texts=lambda: texts_of(self.templates, classes),
         )

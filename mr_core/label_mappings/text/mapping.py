@@ -30,7 +30,7 @@ class TextMapping(LabelMapping):
         One template at a time, so memory does not grow with their number.
         """
         names = [name.replace("_", " ") for name in classes]
-        embeddings = [backbone.encode_text([template.format(name) for name in names]) for template in templates]
+        embeddings = [backbone.encode_text([template.replace("{}", name) for name in names]) for template in templates]
         if len(embeddings) == 1:
             return cls(embeddings[0])
         return cls(functional.normalize(torch.stack(embeddings).mean(0), dim=1))

@@ -57,6 +57,16 @@ def test_the_scale_stays_in_its_range():
     assert torch.equal(transform(images), before)
 
 
+def test_a_scale_that_left_its_range_in_training_is_put_back_and_goes_on_learning():
+    transform = LearnableResizeSpec(image_size=9, scale=5).build(CANVAS)
+    with torch.no_grad():
+        transform.scale.fill_(5.3)
+    transform.train()
+    (transform(torch.rand(2, 3, 9, 9)) * torch.rand(3, 21, 21)).sum().backward()
+    assert transform.scale.item() == 5
+    assert transform.scale.grad != 0
+
+
 def test_refuses_an_image_larger_than_the_canvas():
     with pytest.raises(SpecError, match="image_size 22 is more than the canvas of this backbone has: at most 21"):
         LearnableResizeSpec(image_size=22).build(CANVAS)

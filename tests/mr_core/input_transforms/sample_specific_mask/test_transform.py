@@ -64,6 +64,18 @@ def test_a_side_that_eight_does_not_divide_is_enlarged_to(size):
     assert transform(torch.rand(2, 3, size, size)).shape == (2, 3, size, size)
 
 
+@pytest.mark.parametrize(("size", "fields"), [(12, {}), (8, {}), (28, {"layers": 6, "pools": 4}), (24, {})])
+def test_a_pass_of_one_image_in_training(size, fields):
+    """Where the last maps are of one pixel there is nothing to take statistics of: batch norm stays as it is."""
+    transform = _moved(CANVAS.model_copy(update={"size": size}), **fields)
+    transform.train()
+    canvases = transform(torch.rand(1, 3, size, size))
+    canvases.square().sum().backward()
+    assert canvases.isfinite().all()
+    transform(torch.rand(2, 3, size, size))
+    assert transform.network[1].training
+
+
 def test_statistics_move_in_training_alone():
     transform, images = _moved(), torch.rand(4, 3, 16, 16)
     before = {name: tensor.clone() for name, tensor in transform.network.named_buffers()}

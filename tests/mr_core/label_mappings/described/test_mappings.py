@@ -12,6 +12,7 @@ from mr_core.label_mappings.residual.mapping import ResidualMapping
 from mr_core.label_mappings.residual.spec import ResidualSpec
 from mr_core.label_mappings.template.mapping import TemplateMapping
 from mr_core.label_mappings.template.spec import TemplateSpec
+from mr_core.label_mappings.text.spec import TextSpec
 
 C, M, D = 3, 4, 6
 SIZES = {"n_targets": C, "n_texts": M, "width": D}
@@ -23,6 +24,10 @@ def _texts():
 
 def _outputs(n=30):
     return torch.randn(n, D, generator=torch.Generator().manual_seed(1))
+
+
+def _named():
+    return [[f"text {m} of {c}" for m in range(M)] for c in range(C)]
 
 
 LABELS = torch.arange(30) % C
@@ -37,6 +42,29 @@ def test_the_templates_are_clips_and_one_more():
 
 def test_underscores_are_spaces():
     assert texts_of(("a {}.", "the {}!"), ["polar_bear"]) == [["a polar bear.", "the polar bear!"]]
+
+
+@pytest.mark.parametrize("template", ["a {weird} photo of {}", "50% } {}", "{ {}", "{{}}"])
+def test_other_braces_stay_as_they_are(template, tiny_backbone):
+    assert texts_of((template,), ["cat"]) == [[template.replace("{}", "cat")]]
+    mapping = TextSpec(template=template).build(tiny_backbone, ("cat", "dog"))
+    assert torch.equal(mapping.text_embeddings[0], tiny_backbone.encode_text([template.replace("{}", "cat")])[0])
+
+
+def test_the_parts_of_a_count_are_the_whole(monkeypatch):
+    texts, outputs = _texts(), _outputs()
+    found = []
+    for rows in (4, 256):
+        monkeypatch.setattr("mr_core.label_mappings.template.mapping._ROWS", rows)
+        mapping = TemplateMapping(TemplateSpec(), **SIZES, embed=lambda: texts, texts=_named)
+        mapping.fit(outputs, LABELS)
+        found.append(mapping.chosen.tolist())
+    assert found[0] == found[1]
+
+
+def test_the_texts_of_all_causes_together_are_limited():
+    with pytest.raises(SpecError, match="1620 templates x 1234 classes are 1999080 texts, at most 100000"):
+        ProbabilisticReweightingSpec(causes=("clip",) * 20).check([str(i) for i in range(1234)])
 
 
 def test_more_texts_than_are_embedded_are_refused(tiny_backbone):
@@ -63,7 +91,7 @@ def test_texts_are_embedded_once_and_travel_with_the_adapter(spec, tiny_backbone
 
 def test_template_gives_each_class_a_text_of_its_own_by_counts():
     texts, outputs = _texts(), _outputs()
-    mapping = TemplateMapping(TemplateSpec(ties="first"), **SIZES, embed=lambda: texts)
+    mapping = TemplateMapping(TemplateSpec(ties="first"), **SIZES, embed=lambda: texts, texts=_named)
     mapping.fit(outputs, LABELS)
     counts = torch.zeros(C * M, C)
     for output, label in zip(outputs, LABELS, strict=True):
@@ -76,6 +104,7 @@ def test_template_gives_each_class_a_text_of_its_own_by_counts():
         expected[target] = source
         counts[source, :] = counts[:, target] = -1
     assert mapping.chosen.tolist() == expected
+    assert mapping.chosen_texts() == [f"text {source % M} of {source // M}" for source in expected]
     for target, source in enumerate(expected):
         torch.testing.assert_close(mapping.text_embeddings[target], texts[source // M, source % M])
 

@@ -107,3 +107,20 @@ def test_takes_a_thousand_classes(assignment: str):
     mapping = _mapping(1000, 1000, assignment=assignment)
     mapping.fit(outputs, torch.arange(3000) % 1000)
     assert sorted(mapping.source_of_target.tolist()) == list(range(1000))
+
+
+def test_the_optimal_assignment_has_the_largest_sum_of_counts_whatever_the_probabilities():
+    """Two assignments equal in five classes, 5 against 4 counts in the sixth; the probabilities speak for the other."""
+    n = 6
+    counts, sums = torch.zeros(n, n, dtype=torch.float64), torch.zeros(n, n, dtype=torch.float64)
+    for target in range(n):
+        counts[target, target] = 5
+        counts[(target + 1) % n, target] = 4 if target == 0 else 5
+        sums[target, target] = 4.4
+        sums[(target + 1) % n, target] = 5.6
+    spec = FrequentSpec(assignment="hungarian")
+    chosen = choose_by_tally(torch.stack([counts, sums]), counting=spec)[:, 0]
+    assert counts[chosen, range(n)].sum() == 30
+    level = counts.clamp(max=4)  # of equal counts the probabilities decide
+    chosen = choose_by_tally(torch.stack([level, sums]), counting=spec)[:, 0]
+    assert chosen.tolist() == [1, 2, 3, 4, 5, 0]
