@@ -18,8 +18,9 @@ class TriangularSpec(InputTransformSpec):
     """A learnable frame that also covers the image below its diagonal, for correlation matrices drawn as images.
 
     What lies below the diagonal of a symmetric matrix repeats what lies above it. The published experiments on brain
-    connectivity reprogram such matrices (Tsai et al., BAR, 2020, arXiv:2007.08714; the triangle is that of AutoVP's
-    code, Tsao et al., 2023, arXiv:2310.08381). The image has to be square, with its diagonal from the upper left.
+    connectivity reprogram such matrices (Tsai et al., BAR, 2020, arXiv:2007.08714). AutoVP's code has such a triangle
+    too (Tsao et al., 2023, arXiv:2310.08381); there it takes the diagonal, and is added to the image. The image has
+    to be square, with its diagonal from the upper left.
     """
 
     kind: Literal["triangular"] = "triangular"
