@@ -88,7 +88,7 @@ class Table:
     trainer: Spec
     methods: tuple[str, ...]  # transform/mapping[/trainer]
     orders: tuple[tuple[str, str], ...]  # worse, better
-    trainers: Mapping[str, Spec]  # of mappings that ask for another
+    trainers: Mapping[str, Spec]  # of transforms and mappings that ask for another
 
     def cells(self, data: list[str], methods: list[str] | None) -> Iterator[Cell]:
         """Every method on these sets, one on all of them before the next."""
@@ -100,6 +100,11 @@ class Table:
         """What its job is found by."""
         return {self.file: cell.name}
 
+    def trainer_of(self, cell: Cell) -> Spec:
+        """The cell's own, else that of its transform or mapping, else the table's."""
+        asked = (self.trainers.get(name) for name in (cell.transform, cell.mapping))
+        return TRAINERS[cell.trainer] or next(filter(None, asked), self.trainer)
+
     def submit(self, client: Client, data: Path, cell: Cell) -> dict[str, Any]:
         """The cell's job, a new one where there is none yet."""
         return earlier(client, self.labels(cell)) or client.submit({
@@ -108,7 +113,7 @@ class Table:
             "backbone": self.backbone(client, data),
             "input_transform": TRANSFORMS[cell.transform],
             "label_mapping": MAPPINGS[cell.mapping],
-            "trainer": TRAINERS[cell.trainer] or self.trainers.get(cell.mapping, self.trainer),
+            "trainer": self.trainer_of(cell),
             "repeats": SEEDS,
             "evaluation": {"random_backbone": cell.mapping in ("iterative", "text") and not cell.trainer},
             "metadata": self.labels(cell),
@@ -199,7 +204,7 @@ TABLES = {
         file="methods_clip",
         backbone=_text_model,
         trainer=_CLIP,
-        trainers={"residual": _ADAM, "text_scores": {**_CLIP, "clip_value": 0.001}},
+        trainers={"sample_specific_mask": _ADAM, "residual": _ADAM, "text_scores": {**_CLIP, "clip_value": 0.001}},
         methods=(
             "narrow/text",
             "narrow/template",
