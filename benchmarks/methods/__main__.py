@@ -7,7 +7,7 @@
 
 Size 96; about 600 training images, of which a fifth selects the epoch and the seed; 8 epochs of batches of 32; three
 seeds a job, which draw the order of the images (prompts start alike). On MobileNetV2 Adam 0.01 with drops at 50 % and
-72 %; on the open_clip-shaped model SGD 40 with a cosine, but Adam 0.01 for `residual` and masks and entries cut to
+72 %; on the open_clip-shaped model SGD 40 with a cosine, but Adam 0.01 for `residual` and masks, and entries cut to
 0.001 for `text_scores`. `padding` has the image at 54 of 96 pixels, `narrow` at 82, `watermark` covers the canvas;
 `clustered` are three groups of texts for the three prompts of `decoupled`. The random backbone is the same adapter on
 random weights. pneumoniamnist's own training split lacks a class: its test images are divided instead.

@@ -54,7 +54,7 @@ MAPPINGS: Mapping[str, Spec] = {
 }
 TRAINERS: Mapping[str, Spec] = {
     "": {},
-    "zeroth_order": {"kind": "zeroth_order", "directions": 10, "epochs": 8, "batch_size": 32},
+    "zeroth_order": {"kind": "zeroth_order", "directions": 4, "epochs": 8, "batch_size": 32},
     "spsa": {"kind": "spsa", "epochs": 8, "batch_size": 32},
     "cma_es": {"kind": "cma_es", "population": 10, "epochs": 8, "batch_size": 32},
 }
