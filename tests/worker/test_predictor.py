@@ -16,6 +16,7 @@ import mr_core.backbones.builtin.mini_clip as mini_clip
 from mr_core.adapter import load_adapter, save_adapter
 from mr_core.adapter_file import read_adapter, zip_adapter
 from mr_core.backbones.loading import load_backbone
+from mr_core.backbones.primed import primed
 from mr_core.job_spec import JobSpec
 from mr_core.jobs.outcome import AdapterContent
 from mr_core.reprogrammed import ReprogrammedModel
@@ -35,11 +36,13 @@ def image(seed, side=40):
     return data.getvalue()
 
 
-def make_adapter(seed, backbone_id="builtin/mini-clip", mapping="linear", scale=1.0):
+def make_adapter(seed, backbone_id="builtin/mini-clip", mapping="linear", scale=1.0, n_primed=0):
     spec = JobSpec.parse(
         {"kind": "reprogram", "dataset": "ds_x", "backbone": backbone_id, "label_mapping": {"kind": mapping}}
     )
     backbone = load_backbone(backbone_id)
+    if n_primed:
+        backbone = primed(backbone, torch.zeros(n_primed, backbone.width("embedding")), torch.zeros(n_primed))
     model = ReprogrammedModel(
         spec.input_transform.build(backbone.preprocessing), backbone, spec.label_mapping.build(backbone, CLASSES)
     )
@@ -221,4 +224,16 @@ def test_backbones_are_evicted_over_the_cap(database, blobs, store, archives):
     for archive in (archives[0], make_adapter(1, backbone_id="random:builtin/mini-clip"), archives[0]):
         predictor.predict(store(archive), tenant="t", images=[("x", image(1))], top_k=1)
         assert len(predictor.backbones) == 1
+    predictor.close()
+
+
+def test_the_head_of_a_primed_backbone_is_held_by_its_adapter(database, blobs, store):
+    predictor, held = Predictor(database, blobs, device=torch.device("cpu")), []
+    for n_primed in (1000, 2000):
+        archive = make_adapter(0, mapping="frequent", n_primed=n_primed)
+        predictor.predict(store(archive), tenant="t", images=[("x", image(1))], top_k=1)
+        held.append(predictor.adapters.held_bytes - sum(held))
+    width = load_backbone("builtin/mini-clip").width("embedding")
+    assert held[1] - held[0] >= 1000 * 4 * (width + 1)
+    assert len(predictor.backbones) == 1
     predictor.close()
