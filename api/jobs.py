@@ -173,7 +173,11 @@ def check_job(session: Session, caller: Caller, spec: JobSpec) -> CheckedJob:
     _check_storable(stored)
     dataset = datasets.require_ready(session, caller.tenant, spec.dataset)
     check_feasible(session, caller.tenant, spec, dataset)
-    return CheckedJob(stored, dataset, workers.choose_queue(session, spec.device))
+    return CheckedJob(stored, dataset, _queue_of(session, stored))
+
+
+def _queue_of(session: Session, stored: dict[str, Any]) -> Literal["gpu", "cpu", "io"]:
+    return workers.choose_queue(session, stored["device"], precision=stored.get("precision", "float32"))
 
 
 def _require_room(session: Session, parts: Parts, caller: Caller, kind: str) -> None:

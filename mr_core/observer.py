@@ -78,6 +78,6 @@ class Beating(Observer):
 
 
 def as_checkpoint_array(values: Any) -> NDArray[Any]:
-    """A contiguous numpy copy of a tensor or array, as safetensors wants it."""
+    """A contiguous numpy copy of a tensor or array, as safetensors wants it, of the same shape (one of none too)."""
     array = values.detach().cpu().numpy() if hasattr(values, "detach") else values
-    return np.ascontiguousarray(array).copy()
+    return np.array(array, order="C")

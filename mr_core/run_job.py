@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mr_core.arithmetic import whole_float32
 from mr_core.backbones.backbone import Backbone
 from mr_core.backbones.loading import load_backbone
 from mr_core.datasets.dataset import ImageDataset, open_dataset
@@ -56,4 +57,5 @@ def run(
             adapter=adapter,
             load_ranking=load_ranking,
         )
-        return spec.run(context)
+        with whole_float32():
+            return spec.run(context)

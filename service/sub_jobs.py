@@ -78,7 +78,7 @@ def suspend(session: Session, claim: Claim, specs: Mapping[str, Mapping[str, Any
                 tenant=parent.tenant,
                 kind=spec["kind"],
                 spec=spec,
-                queue=workers.choose_queue(session, spec["device"]),
+                queue=workers.choose_queue(session, spec["device"], precision=spec.get("precision", "float32")),
                 dataset_id=parent.dataset_id,
                 max_attempts=parent.max_attempts,
                 priority=parent.priority,

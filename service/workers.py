@@ -41,10 +41,10 @@ def is_served(session: Session, queue: Queue) -> bool:
     return bool(alive(session, queue))
 
 
-def choose_queue(session: Session, device: str) -> Queue:
-    """Where a job with this `device` goes: `auto` is the accelerator if a worker there is alive."""
+def choose_queue(session: Session, device: str, *, precision: str = "float32") -> Queue:
+    """Where a job goes: `auto` is the accelerator if a worker there is alive, but for bfloat16, which is the CPU's."""
     if device == "auto":
-        return "gpu" if is_served(session, "gpu") else "cpu"
+        return "gpu" if precision == "float32" and is_served(session, "gpu") else "cpu"
     return "gpu" if device == "gpu" else "cpu"
 
 

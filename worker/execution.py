@@ -9,6 +9,7 @@ import torch
 from sqlalchemy.orm import Session
 
 from mr_core.adapter_file import CONFIG, WEIGHTS, read_adapter
+from mr_core.arithmetic import whole_float32
 from mr_core.datasets.dataset import ImageDataset
 from mr_core.errors import AdapterError, DatasetError
 from mr_core.jobs.base import JobSpec
@@ -50,7 +51,7 @@ def execute(
     dataset = _ready_dataset(database, claim, spec.dataset)
     backbones = TenantBackbones(database, blobs, settings, tenant=claim.tenant, seed=spec.seed)
     assert dataset.pack_sha256 is not None
-    with blobs.local_path(dataset.pack_sha256) as pack:
+    with blobs.local_path(dataset.pack_sha256) as pack, whole_float32():
         outcome = spec.run(
             JobContext(
                 dataset=ImageDataset.open(pack, sha256=dataset.sha256),

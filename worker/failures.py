@@ -8,6 +8,7 @@ from mr_core.errors import ReprogrammingError
 from service.errors import DeviceBusy, ServiceError, StorageUnavailable
 
 _HOST_ALLOCATION = ("can't allocate memory", "not enough memory", "std::bad_alloc")
+_DEVICE_ALLOCATION = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _DEVICE_BUSY = ("busy or unavailable", "device unavailable")
 
 
@@ -37,7 +38,8 @@ def failure_of(error: BaseException) -> Failure:
 def _of_runtime_error(error: RuntimeError) -> Failure:
     torch = sys.modules.get("torch")
     text = str(error)
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    is_full = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    if is_full or any(sign in text for sign in _DEVICE_ALLOCATION):
         return Failure("cuda_oom", "the accelerator ran out of memory")
     if any(sign in text for sign in _HOST_ALLOCATION):
         return Failure("worker_oom_killed", "the attempt ran out of memory")

@@ -100,7 +100,9 @@ class Predictor:
         self._blobs = blobs
         self._settings = settings or Settings()
         self._device = device
-        self.backbones: WarmCache[Backbone] = WarmCache(max_bytes=max_bytes or _default_bytes(), size_bytes=_held_bytes)
+        self.backbones: WarmCache[Backbone] = WarmCache(
+            max_bytes=max_bytes or _default_bytes(device), size_bytes=_held_bytes
+        )
         self.adapters: WarmCache[WarmAdapter] = WarmCache(max_bytes=_ADAPTER_CACHE_BYTES, size_bytes=_own_bytes)
         self._batcher: MicroBatcher[WarmAdapter, NDArray[np.uint8], NDArray[np.float64]] = MicroBatcher(
             _probabilities, window_s=_WINDOW_S
@@ -267,6 +269,8 @@ def _own_bytes(adapter: WarmAdapter) -> int:
     return own if is_shared else own + _held_bytes(model.backbone)
 
 
-def _default_bytes() -> int:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(total * _SHARE_OF_MEMORY)
+def _default_bytes(device: torch.device) -> int:
+    """A quarter of the memory that backbones are held in."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory * _SHARE_OF_MEMORY)
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * _SHARE_OF_MEMORY)

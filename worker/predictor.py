@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from mr_core.arithmetic import whole_float32
 from mr_core.backbones.description import BackboneDescription
 from mr_core.errors import BackboneUnavailable, ReprogrammingError
 from service.blobs import Blobs
@@ -52,7 +53,8 @@ def run_predictor(settings: Settings) -> None:
     database = open_database(settings)
     database.wait_ready()
     app = create_app(settings, database)
-    uvicorn.run(app, host=settings.predictor_host, port=settings.predictor_port, log_config=None, access_log=False)
+    with whole_float32():
+        uvicorn.run(app, host=settings.predictor_host, port=settings.predictor_port, log_config=None, access_log=False)
     database.dispose()
 
 

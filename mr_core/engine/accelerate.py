@@ -98,7 +98,8 @@ def _fold_and_fuse(fast: Backbone) -> None:
         fold_batch_norm(fast.source, lambda: fast.outputs(canvases, names))
         fast.use_channels_last()
         _keep_inputs_of_clamps(fast.source)
-        fuse_convolutions(fast.source, lambda: fast.outputs(canvases, names))
+        if fast.mean.device.type == "cpu":  # the fused operations are oneDNN's
+            fuse_convolutions(fast.source, lambda: fast.outputs(canvases, names))
 
 
 def _set_ready(fast: Backbone) -> None:

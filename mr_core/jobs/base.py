@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from mr_core.backbones.description import MINI_CLIP
 from mr_core.registry import MethodSpec
@@ -60,6 +60,12 @@ class JobSpec(MethodSpec, ABC):
     metadata: dict[MetadataKey, MetadataValue] = Field(
         default_factory=dict, max_length=16, description="The client's own labels; not interpreted."
     )
+
+    @model_validator(mode="after")
+    def _bfloat16_is_the_cpus(self) -> Self:
+        if self.device == "gpu" and getattr(self, "precision", "float32") == "bfloat16":
+            raise ValueError("precision is 'bfloat16', which is computed on CPU, and device is 'gpu'")
+        return self
 
     @classmethod
     def parse(cls, value: Any) -> JobSpec:

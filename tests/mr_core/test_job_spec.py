@@ -35,6 +35,8 @@ def test_the_contract_folder_is_not_empty():
             {"kind": "reprogram", "dataset": "ds_1", "trainer": {"kind": "gradient", "learning_rate": float("nan")}},
             "rate",
         ),
+        ({"kind": "reprogram", "dataset": "ds_1", "device": "gpu", "precision": "bfloat16"}, "computed on CPU"),
+        ({"kind": "diagnose", "dataset": "ds_1", "device": "gpu", "precision": "bfloat16"}, "computed on CPU"),
         ({"kind": "reprogram"}, "dataset"),
         ({"kind": "distill", "dataset": "ds_1"}, "distill"),
         ({"kind": "diagnose", "dataset": "ds_1", "samples": 1}, "samples"),

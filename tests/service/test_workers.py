@@ -37,6 +37,8 @@ def test_auto_is_gpu_where_one_is_alive(database: Database) -> None:
     assert choices() == {"auto": "cpu", "cpu": "cpu", "gpu": "gpu"}
     beat(database, "wk_1", "gpu")
     assert choices() == {"auto": "gpu", "cpu": "cpu", "gpu": "gpu"}
+    with database.session() as session:
+        assert workers.choose_queue(session, "auto", precision="bfloat16") == "cpu"
     silence(database, 61)
     assert choices()["auto"] == "cpu"
 

@@ -19,6 +19,8 @@ from worker.failures import failure_of
             "worker_oom_killed",
             None,
         ),
+        (RuntimeError("CUDA error: out of memory"), "cuda_oom", None),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "cuda_oom", None),
         (RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "device_busy", None),
         (OSError(errno.ENOSPC, "No space left on device"), "storage_unavailable", None),
         (OSError(errno.ENOENT, "No such file"), "internal_error", None),

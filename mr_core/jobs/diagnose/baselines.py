@@ -37,7 +37,7 @@ def cheap_baselines(
         mapping_only = untrained_accuracy(mapping, plain, labels, folds, n_classes=len(classes))
     zero_shot = None
     if "image_text" in plain_outputs:
-        text = TextSpec().build(backbone, classes)
+        text = TextSpec().build(backbone, classes).to(plain_outputs["image_text"].device)
         with torch.no_grad():
             guesses = text(plain_outputs["image_text"]).argmax(1).cpu()
         zero_shot = float((guesses == labels).double().mean())

@@ -55,7 +55,7 @@ def prime(spec: PrimeSpec, context: JobContext) -> JobOutcome:
     """Ask, prime, reprogram, and return what does better on validation images."""
     watch, dataset = Stopwatch(context.observer), context.dataset
     watch.begin("embedding")
-    api = context.load_backbone(spec.backbone)
+    api = context.load_backbone(spec.backbone).to(context.device)
     places = divided(dataset, validation_fraction=spec.evaluation.validation_fraction, seed=spec.seed)
     train, validation = training_positions(places, context)
     if validation is None or not len(validation):

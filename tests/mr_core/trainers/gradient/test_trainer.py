@@ -9,6 +9,7 @@ import torch
 from mr_core.backbones.backbone import Backbone
 from mr_core.errors import JobCancelled, TrainingDiverged
 from mr_core.input_transforms.identity.spec import IdentitySpec
+from mr_core.input_transforms.learnable_resize.spec import LearnableResizeSpec
 from mr_core.input_transforms.padding.spec import PaddingSpec
 from mr_core.jobs.auto.spec import AutoSpec
 from mr_core.jobs.reprogram.spec import ReprogramSpec
@@ -133,6 +134,19 @@ def test_goes_on_after_an_interruption_to_the_same_bytes(tiny_backbone, tiny_ima
         assert found == expected
         for name, tensor in _adapter(whole).items():
             assert torch.equal(_adapter(resumed)[name], tensor), (cancel_at, name)
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_a_parameter_without_axes_resumes_too(tiny_backbone, tiny_images, averaging):
+    spec, transform = GradientSpec(epochs=3, batch_size=8, averaging=averaging), LearnableResizeSpec(image_size=6)
+    data, models = tiny_images(16), [_model(tiny_backbone, LinearSpec(), transform) for _ in range(3)]
+    expected = spec.build().train(models[0], _run(data, data))
+    recorder = Recorder(cancel_at=9)
+    with pytest.raises(JobCancelled):
+        spec.build().train(models[1], _run(data, data, observer=recorder))
+    assert recorder.checkpoints
+    assert spec.build().train(models[2], _run(data, data, observer=Recorder(recorder.checkpoints))) == expected
+    assert torch.equal(models[0].input_transform.scale, models[2].input_transform.scale)
 
 
 def test_no_backbone_weight_ever_receives_a_gradient(tiny_backbone, tiny_images):
