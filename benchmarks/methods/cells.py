@@ -56,7 +56,7 @@ TRAINERS: Mapping[str, Spec] = {
     "": {},
     "zeroth_order": {"kind": "zeroth_order", "directions": 4, "epochs": 8, "batch_size": 32},
     "spsa": {"kind": "spsa", "epochs": 8, "batch_size": 32},
-    "cma_es": {"kind": "cma_es", "population": 10, "epochs": 8, "batch_size": 32},
+    "cma_es": {"kind": "cma_es", "population": 5, "epochs": 8, "batch_size": 32},
 }
 
 
